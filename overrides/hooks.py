@@ -1,0 +1,37 @@
+"""What this site changes in the HTML of its theme and plugins."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# mkdocs-jupyter repeats half a megabyte of JupyterLab's styles in every notebook page,
+# and marks up code in its own way: its cells become blocks like those of other pages.
+NOTEBOOK_EXTRAS = re.compile(
+    r"<style\b.*?</style>|<script\b.*?</script>"
+    r'|<div class="zeroclipboard-container">.*?</div>',
+    re.DOTALL,
+)
+NOTEBOOK_CODE = re.compile(
+    r'<div class="highlight-ipynb hl-python"><pre>(.*?)</pre></div>', re.DOTALL
+)
+
+
+def on_config(config: Any) -> None:
+    """Offer edit links only where it is known what they lead to."""
+    if not config.repo_url:
+        config.edit_uri = None
+
+
+def on_page_content(html: str, *, page: Any, **_: Any) -> str:
+    """Take the weight off notebook pages, and show their code as other pages do."""
+    if not page.file.src_uri.endswith(".py"):
+        return html
+    block = r'<div class="language-python highlight"><pre><code>\1</code></pre></div>'
+    return NOTEBOOK_CODE.sub(block, NOTEBOOK_EXTRAS.sub("", html))
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Name the search dialog, which Material leaves without a name."""
+    unnamed = 'data-md-component="search" role="dialog"'
+    return output.replace(unnamed, f'{unnamed} aria-label="Search"')

@@ -1,0 +1,158 @@
+"""The second door: MkDocs publishes only pages whose every block is proved."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.livereload import LiveReloadServer
+from mkdocs.plugins import BasePlugin, event_priority
+from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page as SitePage
+from mkdocs.utils import get_relative_url
+
+from proof import stamp
+from proof.evidence import Evidence
+from proof.page import Page, read
+from proof.rendered import Verdict, compare, source_line
+from proof.settings import Settings
+
+LAST = -100
+log = logging.getLogger("mkdocs.plugins.proof")  # Below "mkdocs": --strict counts it.
+
+
+class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
+    """Stamps the pages of a build; while serving, one object serves all builds."""
+
+    def __init__(self) -> None:
+        self.is_serving = False
+        self.prover: subprocess.Popen[bytes] | None = None
+
+    def on_startup(
+        self, *, command: Literal["build", "gh-deploy", "serve"], dirty: bool
+    ) -> None:
+        """Remember whether somebody is writing."""
+        self.is_serving = command == "serve"
+
+    @event_priority(LAST)
+    def on_config(self, config: MkDocsConfig) -> None:
+        """Read the settings anew, and tie notebooks to the evidence."""
+        self.root = Path(config.config_file_path).resolve().parent
+        self.settings = Settings.load(self.root)
+        self.evidence = Evidence(self.settings)
+        self.pages: dict[str, Page] = {}
+        self.problems: list[str] = []
+        self.unproved: set[str] = set()
+        if notebooks := config.plugins.get("mkdocs-jupyter"):
+            self._tie_notebooks(notebooks.config, Path(config.docs_dir))
+
+    def _tie_notebooks(self, options: Any, docs: Path) -> None:
+        """Cache by versions; execute no notebook that was not proved in isolation."""
+        if options["execute"] and options["allow_errors"]:
+            raise PluginError("mkdocs.yml: mkdocs-jupyter needs allow_errors: false")
+        versions = repr(sorted(self.evidence.environment.items())).encode()
+        key = hashlib.sha256(versions).hexdigest()[:16]
+        options["cache_dir"] = str(self.root / ".cache" / "mkdocs-jupyter" / key)
+        for path in docs.rglob("*.py"):
+            page = self._read(path)
+            known = self.evidence.of_page(page.name)
+            if not all(self.evidence.holds(known.get(b.claim)) for b in page.blocks):
+                options["execute_ignore"].append(str(path))
+
+    def _read(self, path: Path) -> Page:
+        name = path.relative_to(self.root).as_posix()
+        if name not in self.pages:
+            self.pages[name] = read(path, name, self.settings)
+        return self.pages[name]
+
+    @event_priority(-LAST)
+    def on_page_markdown(
+        self, markdown: str, *, page: SitePage, config: MkDocsConfig, files: Files
+    ) -> None:
+        """Name the line of what is wrong with the source, before all else fails."""
+        if page.file.abs_src_path:
+            for line, message in self._read(Path(page.file.abs_src_path)).problems:
+                self._complain(page, line, message)
+
+    @event_priority(LAST)
+    def on_page_content(
+        self, html: str, *, page: SitePage, config: MkDocsConfig, files: Files
+    ) -> str:
+        """Look each shown block up in the evidence, and stamp the page."""
+        if not page.file.abs_src_path:
+            return html
+        path = Path(page.file.abs_src_path)
+        source = self._read(path)
+        known = self.evidence.of_page(source.name)
+        claims = {block.claim for block in source.blocks}
+        # A record whose claim the source no longer makes proves nothing on the page.
+        records = [record for claim, record in known.items() if claim in claims]
+        verdicts = compare(html, source.name, records, self.evidence)
+        self._report(page, path, source, verdicts)
+        for block in source.blocks:
+            record = known.get(block.claim)
+            failed = record is not None and record["outcome"] == "failed"
+            if not failed and not self.evidence.holds(record):
+                self.unproved.add(source.name)
+                message = f"not executed in this form: run `pytest {source.name}`"
+                self._complain(page, block.line, message)
+        html = stamp.stamp(html, verdicts) + stamp.foot(verdicts)
+        if stamp.INDEX in html:
+            html = html.replace(
+                stamp.INDEX, stamp.index(self.evidence, _linker(page, files))
+            )
+        return html
+
+    def _report(
+        self, page: SitePage, path: Path, source: Page, verdicts: list[Verdict]
+    ) -> None:
+        for verdict in verdicts:
+            if verdict.problem:
+                line = source_line(verdict.shown, path.read_text("utf-8"), source)
+                self._complain(page, line, verdict.problem)
+
+    def _complain(self, page: SitePage, line: int, message: str) -> None:
+        text = f"{self.settings.docs}/{page.file.src_uri}:{line}: {message}"
+        if text not in self.problems:
+            self.problems.append(text)
+            log.warning(text)
+
+    @event_priority(LAST)
+    def on_env(self, env: Any, *, config: MkDocsConfig, files: Files) -> None:
+        """Stop a strict build before it writes a page; prove while serving."""
+        if self.problems and config.strict:
+            raise PluginError(
+                f"nothing is built, {len(self.problems)} problems:\n"
+                + "\n".join(self.problems)
+            )
+        if self.is_serving and self.unproved:
+            self._prove()
+
+    def _prove(self) -> None:
+        """Run the unproved pages; the new evidence makes the server build again."""
+        if self.prover is None or self.prover.poll() is not None:
+            command = [sys.executable, "-m", "pytest", "-q", "--no-header"]
+            self.prover = subprocess.Popen(
+                [*command, *sorted(self.unproved)], cwd=self.root
+            )
+
+    def on_serve(
+        self, server: LiveReloadServer, *, config: MkDocsConfig, builder: Any
+    ) -> None:
+        """Build again when there is new evidence."""
+        self.evidence.folder.mkdir(exist_ok=True)
+        server.watch(str(self.evidence.folder))
+
+
+def _linker(page: SitePage, files: Files) -> Any:
+    def link(name: str) -> str | None:
+        file = files.get_file_from_path(name.partition("/")[2])
+        return get_relative_url(file.url, page.url) if file else None
+
+    return link
