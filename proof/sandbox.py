@@ -43,7 +43,8 @@ FUTURES = sum(
 )
 SEPARATOR = "\x1e"
 OUTPUT_LIMIT = 1 << 20
-GRACE = 5.0
+GRACE = 5.0  # for a process to end that has said what came of its block
+PARTING = 1.0  # for a thread or child to end that the block has told to
 
 
 @dataclass(frozen=True)
@@ -312,16 +313,19 @@ def _taken_output() -> str:
 
 def _left_behind() -> str:
     """Name a thread or a process that the block left running, if there is one."""
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
-    own = getattr(getattr(tracker, "_resource_tracker", None), "_pid", None)
     for thread in threading.enumerate():
         if thread is not threading.main_thread():
-            thread.join(0.5)
+            thread.join(PARTING)
             if thread.is_alive():
                 return f"it left a thread running ({thread.name}): join or stop it"
-    for child in psutil.Process().children(recursive=True):
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    own = getattr(getattr(tracker, "_resource_tracker", None), "_pid", None)
+    children = psutil.Process().children(recursive=True)
+    children = [child for child in children if child.pid != own]
+    _, alive = psutil.wait_procs(children, PARTING)
+    for child in alive:
         with contextlib.suppress(psutil.Error):
-            if child.pid != own and child.status() != psutil.STATUS_ZOMBIE:
+            if child.status() != psutil.STATUS_ZOMBIE:
                 command = " ".join(child.cmdline())[:80]
                 return f"it left a process running ({command}): wait for it or stop it"
     return ""
