@@ -9,7 +9,7 @@ from typing import Any
 # and marks up code in its own way: its cells become blocks like those of other pages.
 NOTEBOOK_EXTRAS = re.compile(
     r"<style\b.*?</style>|<script\b.*?</script>"
-    r'|<div class="zeroclipboard-container">.*?</div>',
+    r"|<clipboard-copy\b.*?</clipboard-copy>",
     re.DOTALL,
 )
 NOTEBOOK_CODE = re.compile(
@@ -28,7 +28,9 @@ def on_page_content(html: str, *, page: Any, **_: Any) -> str:
     if not page.file.src_uri.endswith(".py"):
         return html
     block = r'<div class="language-python highlight"><pre><code>\1</code></pre></div>'
-    return NOTEBOOK_CODE.sub(block, NOTEBOOK_EXTRAS.sub("", html))
+    source = page.file.src_uri.rpartition("/")[2]
+    link = f'<a href="{source}" download>Download this page as a script, {source}</a>'
+    return NOTEBOOK_CODE.sub(block, NOTEBOOK_EXTRAS.sub("", html)) + f"<p>{link}</p>"
 
 
 def on_post_page(output: str, **_: Any) -> str:

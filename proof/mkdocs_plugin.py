@@ -100,8 +100,9 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
             failed = record is not None and record["outcome"] == "failed"
             if not failed and not self.evidence.holds(record):
                 self.unproved.add(source.name)
-                message = f"not executed in this form: run `pytest {source.name}`"
-                self._complain(page, block.line, message)
+                if not self._complained(page, block.line):
+                    message = f"not executed in this form: run `pytest {source.name}`"
+                    self._complain(page, block.line, message)
         html = stamp.stamp(html, verdicts) + stamp.foot(verdicts)
         if stamp.INDEX in html:
             html = html.replace(
@@ -117,8 +118,14 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
                 line = source_line(verdict.shown, path.read_text("utf-8"), source)
                 self._complain(page, line, verdict.problem)
 
+    def _place(self, page: SitePage, line: int) -> str:
+        return f"{self.settings.docs}/{page.file.src_uri}:{line}: "
+
+    def _complained(self, page: SitePage, line: int) -> bool:
+        return any(text.startswith(self._place(page, line)) for text in self.problems)
+
     def _complain(self, page: SitePage, line: int, message: str) -> None:
-        text = f"{self.settings.docs}/{page.file.src_uri}:{line}: {message}"
+        text = self._place(page, line) + message
         if text not in self.problems:
             self.problems.append(text)
             log.warning(text)
