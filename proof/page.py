@@ -1,23 +1,19 @@
-"""The first reading: a page's source, made plain for pytest-codeblocks, and its blocks.
+"""The first reading: the blocks of a page's source, in whatever form they stand there.
 
-pytest-codeblocks knows one form of a block: a fence of backticks whose info string is
-exactly `python`, `sh` or `bash`, not indented. `read` writes that form for every block
-of the page, whatever form the author used, and lets pytest-codeblocks extract it.
+Includes are expanded; fences are found in tabs, admonitions, lists, quotes and HTML
+comments; the comments above a fence are read as what they say about the block.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import io
 import json
 import re
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import pytest_codeblocks
 import yaml
 from pymdownx.snippets import SnippetMissingError, SnippetPreprocessor
 
@@ -87,7 +83,6 @@ class Block:
     marks: list[Mark]
     importorskip: str | None = None
     ignore_whitespace: bool = False
-    source: pytest_codeblocks.CodeBlock | None = field(default=None, compare=False)
 
     @property
     def line(self) -> int:
@@ -127,7 +122,6 @@ class Page:
     name: str
     blocks: list[Block]
     problems: list[tuple[int, str]]
-    plain: str = ""
 
 
 def normalise(code: str) -> str:
@@ -145,8 +139,11 @@ def expand(
     number = 0
     while number < len(lines):
         first, group = number + 1, [lines[number]]
-        marker = expander.RE_ALL_SNIPPETS.match(lines[number])
         number += 1
+        if "8<" not in group[0]:
+            yield first, group[0].expandtabs(4)
+            continue
+        marker = expander.RE_ALL_SNIPPETS.match(group[0])
         if marker and marker["block_marker"] and not marker["escape"]:
             while number < len(lines):
                 group.append(lines[number])
@@ -356,7 +353,6 @@ def read(path: Path, name: str, settings: Settings) -> Page:
             _read_lines(list(expand(lines, settings.expander)), reader)
     except PageError as error:
         reader.problem(error.line, str(error))
-    _extract(page)
     page.problems.sort()
     return page
 
@@ -373,22 +369,24 @@ def _read_lines(lines: list[tuple[int, str]], reader: _Reader) -> None:
             except PageError as error:
                 reader.problem(error.line, str(error))
         elif opened := FENCE.match(text):
-            start, width = number, len(opened["prefix"])
+            start, body = number, []
             closing = re.compile(re.escape(opened["fence"]) + r" *$")
-            body = [_strip(content, width) for _, content in lines[start:]]
-            ends = (i for i, content in enumerate(body) if closing.match(content))
-            length = next(ends, None)
-            if length is None:
+            for _, content in lines[start:]:
+                content = _strip(content, len(opened["prefix"]))
+                if closing.match(content):
+                    break
+                body.append(content)
+            else:
                 message = f"this fence is never closed: add a line {opened['fence']}"
                 raise PageError(line, message)
-            number = start + length + 1
+            number = start + len(body) + 1
             language = LANGUAGE.match(opened["info"].strip())
             spoken = language["language"].lower() if language else ""
             part = Part(
-                code="".join(f"{content}\n" for content in body[:length]),
+                code="".join(f"{content}\n" for content in body),
                 line=line,
                 hidden=bool(comment),
-                code_lines=[origin for origin, _ in lines[start : start + length]],
+                code_lines=[origin for origin, _ in lines[start : number - 1]],
                 end=lines[number - 1][0],
                 prefix=opened["prefix"],
             )
@@ -429,41 +427,3 @@ def _read_notebook(text: str, page: Page) -> None:
             parts.append(Part(code, opening, False, lines, end=lines[-1]))
     if parts:
         page.blocks.append(Block(page.name, "python", parts, []))
-
-
-def _extract(page: Page) -> None:
-    """Let pytest-codeblocks extract the blocks, and hold its reading against ours."""
-    lines: list[str] = []
-    for block in page.blocks:
-        if block.importorskip:
-            lines.append(f"<!--pytest-codeblocks:importorskip({block.importorskip})-->")
-        for part in block.parts:
-            if part is not block.parts[0]:
-                lines.append("<!--pytest-codeblocks:cont-->")
-            fence = "`" * _longest_run(part.code)
-            lines += [fence + block.language, part.code + fence]
-        if any(part.expected is not None for part in block.parts):
-            said = "".join(part.expected or "" for part in block.parts)
-            keyword = "expected-output" + "-ignore-whitespace" * block.ignore_whitespace
-            fence = "`" * _longest_run(said)
-            lines += [
-                f"<!--pytest-codeblocks:{keyword}-->",
-                fence + "text",
-                said + fence,
-            ]
-    page.plain = "\n".join(lines)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        length = page.plain.count("\n") + 3
-        found = pytest_codeblocks.extract_from_buffer(io.StringIO(page.plain), length)
-    found = [one for one in found if one.syntax in EXECUTED]
-    if [one.code for one in found] != [block.code for block in page.blocks]:
-        page.problems.append((1, "pytest-codeblocks reads other blocks from this page"))
-    for block, one in zip(page.blocks, found, strict=False):
-        one.lineno = block.line
-        block.source = one
-
-
-def _longest_run(text: str) -> int:
-    runs = re.findall(r"^\s*(`+)", text, re.MULTILINE)
-    return max([3, *(len(run) + 1 for run in runs)])

@@ -20,7 +20,8 @@ import pytest
 from pytest_codeblocks import plugin as codeblocks
 
 from proof.evidence import Evidence, Record
-from proof.page import Block, Page, Part, read
+from proof.extract import extract
+from proof.page import Block, Part, read
 from proof.sandbox import Job, Result, Sandbox
 from proof.settings import Settings
 
@@ -164,7 +165,8 @@ class PageFile(codeblocks.MarkdownFile):
     def collect(self) -> Iterator[pytest.Item]:
         """Yield an item for each block, and one for each thing wrong with the page."""
         proof = self.proof
-        page: Page = read(self.path, self.page_name, proof.settings)
+        page = read(self.path, self.page_name, proof.settings)
+        pairs = extract(page)
         if not proof.is_worker and not proof.config.option.collectonly:
             claims = [block.claim for block in page.blocks]
             proof.evidence.keep_only(page.name, claims)
@@ -176,14 +178,12 @@ class PageFile(codeblocks.MarkdownFile):
             )
         known = proof.evidence.of_page(page.name)
         names: Counter[str] = Counter()
-        for block in page.blocks:
+        for block, source in pairs:
             name = f"line {block.line}"
             names[name] += 1
             if names[name] > 1:  # Blocks of an included page stand on one line.
                 name += f", block {names[name]}"
-            item: BlockItem = BlockItem.from_parent(
-                parent=self, name=name, obj=block.source
-            )
+            item: BlockItem = BlockItem.from_parent(parent=self, name=name, obj=source)
             item.block, item.proof, item.known = block, proof, known.get(block.claim)
             for mark in block.marks:
                 # The item decides on `skip`, so that the reason reaches the evidence.

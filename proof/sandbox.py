@@ -120,11 +120,17 @@ def _death(code: int | None) -> str:
 
 def _kill(process: Any) -> None:
     """Kill the process and all that descends from it."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family = psutil.Process(process.pid).children(recursive=True)
-        for member in [*family, process]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
+    family = []
+    if process.is_alive():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    if sys.platform != "win32":  # The block's session outlives a block that died.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _main(sender: Connection, job: Job, home: str) -> None:
@@ -318,6 +324,14 @@ def _left_behind() -> str:
             thread.join(PARTING)
             if thread.is_alive():
                 return f"it left a thread running ({thread.name}): join or stop it"
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return _child_left_behind()
+    return ""
+
+
+def _child_left_behind() -> str:
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     own = getattr(getattr(tracker, "_resource_tracker", None), "_pid", None)
     children = psutil.Process().children(recursive=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 from collections import Counter
@@ -66,12 +67,13 @@ def _line(verdict: Verdict) -> str:
         said += ", and raised, as it must:"
         said += f'<samp class="proof-error">{html.escape(error)}</samp>'
     for code in setup_parts(verdict):
-        said += f"<details><summary>setup</summary>{_highlight(code, record)}</details>"
+        setup = _highlight(code, record["language"])
+        said += f"<details><summary>setup</summary>{setup}</details>"
     return f'<div class="proof" id="{anchor}" data-search-exclude>{said}</div>'
 
 
-def _highlight(code: str, record: Record) -> str:
-    language = record["language"]
+@functools.cache  # Many blocks have the same snippet as their setup.
+def _highlight(code: str, language: str) -> str:
     shown = pygments.highlight(
         code, get_lexer_by_name(language), HtmlFormatter(nowrap=True)
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site as it is published: every page proved, then built strictly."""
     folder = tmp_path_factory.mktemp("site")
     for command in (
@@ -30,4 +29,4 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    yield folder
+    return folder
