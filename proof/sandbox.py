@@ -165,7 +165,8 @@ def confine(job: Job, home: str) -> None:
     if sys.platform != "win32":
         os.setsid()
         limit = int(job.memory * 2**30)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        with contextlib.suppress(ValueError):  # macOS knows the limit and refuses it.
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
@@ -189,8 +190,11 @@ def _cut_network(libc: ctypes.CDLL) -> None:
     new_user, new_network = 0x10000000, 0x40000000
     if libc.unshare(new_network) and libc.unshare(new_user | new_network):
         return
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
-        request = struct.pack("16sh14x", b"lo", 1)  # IFF_UP
+    request = struct.pack("16sh14x", b"lo", 1)  # IFF_UP
+    with (
+        contextlib.suppress(PermissionError),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle,
+    ):
         fcntl.ioctl(handle, 0x8914, request)  # SIOCSIFFLAGS
 
 
@@ -294,7 +298,7 @@ def _run_shell(job: Job) -> Result:
         result.error = f"the command ended with exit code {done.returncode}"
         traced = [int(number) for number in trace.findall(said)]
         result.line = _line_without_breaks(traced[-1], job.parts) if traced else 0
-        result.details = trace.sub("", said)[-4000:]
+        result.details = result.outputs[-1][-4000:] + trace.sub("", said)[-4000:]
     return result
 
 
