@@ -144,7 +144,8 @@ def _main(sender: Connection, job: Job, home: str) -> None:
     result.seconds = time.perf_counter() - started
     if not result.error_type and (left := _left_behind()):
         result.error_type, result.error = "LeftBehind", left
-    result.torch = sys.modules["torch"].__version__ if "torch" in sys.modules else ""
+    # As a plain string: to unpickle a TorchVersion, the receiver would import torch.
+    result.torch = str(getattr(sys.modules.get("torch"), "__version__", ""))
     sender.send(result)
     sender.close()
     sys.stdout.flush()
