@@ -18,10 +18,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from proof.settings import Settings
 
 Record = dict[str, Any]
 FOLDER = ".proof"
+# Without these a file is no record, or one that an older engine wrote.
+FIELDS = {"claim", "code", "date", "error", "failure", "language", "line", "lock"}
+FIELDS |= {"outcome", "page", "parts", "python", "seconds", "torch", "varies"}
 
 
 class Evidence:
@@ -71,9 +76,10 @@ class Evidence:
         for path in (self.folder / page).glob("*.json"):
             try:
                 record = json.loads(path.read_text("utf-8"))
-                records[record["claim"]] = record
-            except (ValueError, KeyError, TypeError, OSError):
+            except (ValueError, OSError):
                 continue
+            if isinstance(record, dict) and record.keys() >= FIELDS:
+                records[record["claim"]] = record
         return records
 
     def pages(self) -> list[str]:
@@ -90,10 +96,13 @@ class Evidence:
         draft.replace(path)
 
     def keep_only(self, page: str, claims: Iterable[str]) -> None:
-        """Drop the page's records of code that it no longer has."""
+        """Drop the page's records of code that it no longer has, and lost drafts."""
         kept = {f"{claim[:16]}.json" for claim in claims}
         for path in (self.folder / page).glob("*.json"):
             if path.name not in kept:
+                path.unlink(missing_ok=True)
+        for path in (self.folder / page).glob("*.draft"):
+            if not psutil.pid_exists(int(path.suffixes[-2][1:])):
                 path.unlink(missing_ok=True)
 
     def drop_lost_pages(self) -> None:

@@ -8,11 +8,10 @@ that form, read by pytest-codeblocks, and both readings must agree.
 from __future__ import annotations
 
 import io
-import re
 
 from pytest_codeblocks import CodeBlock, extract_from_buffer
 
-from proof.page import EXECUTED, Block, Page
+from proof.page import EXECUTED, Block, Page, fence_for
 
 
 def plain(block: Block) -> str:
@@ -23,13 +22,13 @@ def plain(block: Block) -> str:
     for part in block.parts:
         if part is not block.parts[0]:
             lines.append("<!--pytest-codeblocks:cont-->")
-        fence = _fence(part.code)
+        fence = fence_for(part.code)
         lines += [fence + block.language, part.code + fence]
     if any(part.expected is not None for part in block.parts):
         # It compares one output for a whole chain.
         said = "".join(part.expected or "" for part in block.parts)
         keyword = "expected-output" + "-ignore-whitespace" * block.ignore_whitespace
-        fence = _fence(said)
+        fence = fence_for(said)
         lines += [f"<!--pytest-codeblocks:{keyword}-->", fence + "text", said + fence]
     return "\n".join(lines) + "\n"
 
@@ -45,8 +44,3 @@ def extract(page: Page) -> list[tuple[Block, CodeBlock]]:
     for block, one in zip(page.blocks, found, strict=False):
         one.lineno = block.line
     return list(zip(page.blocks, found, strict=False))
-
-
-def _fence(text: str) -> str:
-    runs = re.findall(r"^\s*(`+)", text, re.MULTILINE)
-    return "`" * max([3, *(len(run) + 1 for run in runs)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +21,14 @@ from mkdocs.utils import get_relative_url
 from proof import stamp
 from proof.evidence import Evidence
 from proof.page import Page, read
-from proof.rendered import Verdict, compare, source_line
+from proof.rendered import examine
 from proof.settings import Settings
 
 LAST = -100
+LINKS_LOG = logging.getLogger("mkdocs.structure.pages")
+DEAD_LINK = re.compile(
+    r"Doc file '(?P<page>[^']+)' contains an? [\w ]*link '(?P<link>[^']+)'"
+)
 log = logging.getLogger("mkdocs.plugins.proof")  # Below "mkdocs": --strict counts it.
 
 
@@ -33,12 +38,32 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
     def __init__(self) -> None:
         self.is_serving = False
         self.prover: subprocess.Popen[bytes] | None = None
+        self.pages: dict[str, Page] = {}
 
     def on_startup(
         self, *, command: Literal["build", "gh-deploy", "serve"], dirty: bool
     ) -> None:
         """Remember whether somebody is writing."""
         self.is_serving = command == "serve"
+        LINKS_LOG.addFilter(self._name_line)
+
+    def on_shutdown(self) -> None:
+        """Leave the log as it was."""
+        LINKS_LOG.removeFilter(self._name_line)
+
+    def _name_line(self, record: logging.LogRecord) -> bool:
+        """Name the line of a dead link, which MkDocs itself does not."""
+        message = record.getMessage()
+        if found := DEAD_LINK.search(message):
+            for name, page in self.pages.items():
+                if (
+                    name.partition("/")[2] == found["page"]
+                    and found["link"] in page.source
+                ):
+                    before = page.source[: page.source.index(found["link"])]
+                    line = before.count("\n") + 1
+                    record.msg, record.args = f"{name}:{line}: {message}", ()
+        return True
 
     @event_priority(LAST)
     def on_config(self, config: MkDocsConfig) -> None:
@@ -46,7 +71,7 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
         self.root = Path(config.config_file_path).resolve().parent
         self.settings = Settings.load(self.root)
         self.evidence = Evidence(self.settings)
-        self.pages: dict[str, Page] = {}
+        self.pages = {}
         self.problems: list[str] = []
         self.unproved: set[str] = set()
         if notebooks := config.plugins.get("mkdocs-jupyter"):
@@ -87,22 +112,16 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
         """Look each shown block up in the evidence, and stamp the page."""
         if not page.file.abs_src_path:
             return html
-        path = Path(page.file.abs_src_path)
-        source = self._read(path)
+        source = self._read(Path(page.file.abs_src_path))
+        verdicts, problems = examine(html, source, self.evidence)
+        for line, message in problems:
+            self._complain(page, line, message)
         known = self.evidence.of_page(source.name)
-        claims = {block.claim for block in source.blocks}
-        # A record whose claim the source no longer makes proves nothing on the page.
-        records = [record for claim, record in known.items() if claim in claims]
-        verdicts = compare(html, source.name, records, self.evidence)
-        self._report(page, path, source, verdicts)
         for block in source.blocks:
             record = known.get(block.claim)
             failed = record is not None and record["outcome"] == "failed"
             if not failed and not self.evidence.holds(record):
                 self.unproved.add(source.name)
-                if not self._complained(page, block.line):
-                    message = f"not executed in this form: run `pytest {source.name}`"
-                    self._complain(page, block.line, message)
         html = stamp.stamp(html, verdicts) + stamp.foot(verdicts)
         if stamp.INDEX in html:
             html = html.replace(
@@ -110,22 +129,8 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
             )
         return html
 
-    def _report(
-        self, page: SitePage, path: Path, source: Page, verdicts: list[Verdict]
-    ) -> None:
-        for verdict in verdicts:
-            if verdict.problem:
-                line = source_line(verdict.shown, path.read_text("utf-8"), source)
-                self._complain(page, line, verdict.problem)
-
-    def _place(self, page: SitePage, line: int) -> str:
-        return f"{self.settings.docs}/{page.file.src_uri}:{line}: "
-
-    def _complained(self, page: SitePage, line: int) -> bool:
-        return any(text.startswith(self._place(page, line)) for text in self.problems)
-
     def _complain(self, page: SitePage, line: int, message: str) -> None:
-        text = self._place(page, line) + message
+        text = f"{self.settings.docs}/{page.file.src_uri}:{line}: {message}"
         if text not in self.problems:
             self.problems.append(text)
             log.warning(text)

@@ -27,7 +27,10 @@ MARKS = {
     "skip": "skip(reason=...)",
     "chance": "chance(reason=...)",
 }
-FENCE = re.compile(r"(?P<prefix>[ >]*)(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
+FENCE = re.compile(
+    r'(?P<prefix>[ >]*)(?P<fence>`{3,}|~{3,})(?P<info>(?:[^`"]|"[^"]*")*)$'
+)
+INLINE_CODE = re.compile(r"(`+).*?\1")
 LANGUAGE = re.compile(r"\{?[ .]*(?P<language>[\w#+.-]*)")
 DIRECTIVE = re.compile(r"<!--[-\s]*(?P<text>pytest[\w-]*[.:].*?)[-\s]*-->")
 KEYWORD = re.compile(
@@ -54,8 +57,10 @@ class Part:
     code_lines: list[int]
     end: int = 0
     prefix: str = ""
+    info: str = ""
     expected: str | None = None
     expected_lines: tuple[int, int] = (0, 0)
+    expected_info: str = ""
 
     @property
     def is_included(self) -> bool:
@@ -122,6 +127,7 @@ class Page:
     name: str
     blocks: list[Block]
     problems: list[tuple[int, str]]
+    source: str = ""
 
 
 def normalise(code: str) -> str:
@@ -130,6 +136,12 @@ def normalise(code: str) -> str:
         line.rstrip() for line in ANNOTATION.sub("", code.expandtabs(4)).split("\n")
     ]
     return "\n".join(lines).strip("\n") + "\n"
+
+
+def fence_for(text: str) -> str:
+    """Return a fence of backticks that `text` cannot close."""
+    runs = re.findall(r"^\s*(`+)", text, re.MULTILINE)
+    return "`" * max([3, *(len(run) + 1 for run in runs)])
 
 
 def expand(
@@ -234,7 +246,9 @@ def parse_mark(text: str, line: int) -> Mark:
             )
             raise PageError(line, message)
         try:
-            re.compile(str(options["match"]))
+            if re.search(str(options["match"]), "\0\0\0"):
+                message = f"match={options['match']!r} accepts any message: say more"
+                raise PageError(line, message)
         except re.error as error:
             message = f"match={options['match']!r} is not a regular expression: {error}"
             raise PageError(line, message) from None
@@ -336,20 +350,22 @@ class _Reader:
             self.problem(line, "expected-output: the block above already has one")
         else:
             last.expected = part.code
-            last.expected_lines = part.line, part.end
+            last.expected_lines, last.expected_info = (part.line, part.end), part.info
             self.page.blocks[-1].ignore_whitespace |= keyword.endswith("whitespace")
 
 
 def read(path: Path, name: str, settings: Settings) -> Page:
     """Read the page at `path`; what is wrong with it is in the page's `problems`."""
-    text = path.read_text("utf-8")
-    page = Page(name, [], [])
+    page = Page(name, [], [], path.read_text("utf-8", "replace"))
     reader = _Reader(page, settings.languages)
     try:
+        if "\ufffd" in page.source:
+            line = page.source[: page.source.index("\ufffd")].count("\n") + 1
+            raise PageError(line, "this line is not UTF-8: save the file as UTF-8")
         if path.suffix == ".py":
-            _read_notebook(text, page)
+            _read_notebook(page)
         else:
-            lines = without_front_matter(text.splitlines())
+            lines = without_front_matter(page.source.split("\n"))
             _read_lines(list(expand(lines, settings.expander)), reader)
     except PageError as error:
         reader.problem(error.line, str(error))
@@ -389,12 +405,14 @@ def _read_lines(lines: list[tuple[int, str]], reader: _Reader) -> None:
                 code_lines=[origin for origin, _ in lines[start : number - 1]],
                 end=lines[number - 1][0],
                 prefix=opened["prefix"],
+                info=opened["info"],
             )
             reader.fence(PLAIN.get(spoken, spoken), part)
-        elif comment and "-->" in text:
-            comment = 0
-        elif "<!--" in text and "-->" not in text[text.rindex("<!--") :]:
-            comment = line
+        elif comment:
+            comment = 0 if "-->" in text else comment
+        else:
+            _, opened_comment, rest = INLINE_CODE.sub("", text).rpartition("<!--")
+            comment = line if opened_comment and "-->" not in rest else 0
     if comment:
         raise PageError(comment, "this HTML comment is never closed: add -->")
     if reader.continues or reader.expects or reader.marks:
@@ -408,10 +426,10 @@ def _strip(line: str, width: int) -> str:
     return line[min(width, len(line) - len(kept)) :]
 
 
-def _read_notebook(text: str, page: Page) -> None:
+def _read_notebook(page: Page) -> None:
     """Read a percent-format notebook: its code cells are the parts of one block."""
     cells: list[tuple[int, list[str]]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(page.source.split("\n"), 1):
         if line.startswith("# %%"):
             prose = re.match(r"# %%.*\[(markdown|md|raw)\]", line)
             cells.append((0 if prose else number, []))

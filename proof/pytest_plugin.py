@@ -21,7 +21,7 @@ from pytest_codeblocks import plugin as codeblocks
 
 from proof.evidence import Evidence, Record
 from proof.extract import extract
-from proof.page import Block, Part, read
+from proof.page import Block, Part, fence_for, read
 from proof.sandbox import Job, Result, Sandbox
 from proof.settings import Settings
 
@@ -132,8 +132,10 @@ class Proof:
 
     def pytest_sessionfinish(self) -> None:
         """Stop what still runs, and write outputs into pages if asked to."""
-        if self.pool:
-            self.pool.shutdown(wait=True, cancel_futures=True)
+        if self.pool and self.sandbox:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            self.sandbox.stop()
+            self.pool.shutdown(wait=True)
         for page, edits in self.edits.items():
             update(self.settings.root / page, edits)
 
@@ -435,11 +437,12 @@ def _difference(block: Block, part: Part, printed: str, seed: int) -> str:
 def _edit(block: Block, part: Part, printed: str) -> tuple[str, int, int, list[str]]:
     """The lines `first` to `last - 1` of the page are to become these lines."""
     text = [f"{part.prefix}{line}".rstrip() for line in _lines(printed)]
+    fence = part.prefix + fence_for(printed)
     if part.expected is not None:
         opening, closing = part.expected_lines
-        return block.page, opening + 1, closing, text
+        text = [fence + part.expected_info, *text, fence]
+        return block.page, opening, closing + 1, text
     marker = f"{part.prefix}<!--pytest-codeblocks:expected-output-->"
-    fence = f"{part.prefix}```"
     text = [marker, f"{fence}text", *text, fence]
     return block.page, part.end + 1, part.end + 1, text
 

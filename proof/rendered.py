@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proof.evidence import Evidence, Record
-from proof.page import EXECUTED, PLAIN, Page, normalise
+from proof.page import EXECUTED, PLAIN, Page, Part, normalise, read
 from proof.settings import Settings
 
 PIECE = re.compile(
-    r"<!--(?P<comment>.*?)-->"
+    r"(?P<comment><!--(?:-?>|.*?--!?>))"
     r"|<div\b[^>]*\bclass=[\"'](?P<box>[^\"']*)[\"'][^>]*>"
     r"|<pre\b(?P<pre>[^>]*)>(?P<code>.*?)</pre>",
     re.DOTALL | re.IGNORECASE,
@@ -79,47 +79,83 @@ class Verdict:
     problem: str = ""
 
 
-def compare(
+Problem = tuple[int, str]  # the line of the page's source, and what is wrong there
+
+
+def examine(
+    text: str, page: Page, evidence: Evidence
+) -> tuple[list[Verdict], list[Problem]]:
+    """Compare what the HTML shows with the records of its source, both ways."""
+    known = evidence.of_page(page.name)
+    # A record whose claim the source no longer makes proves nothing.
+    claims = [block.claim for block in page.blocks]
+    records = [known[claim] for claim in dict.fromkeys(claims) if claim in known]
+    verdicts = _compare(text, page.name, records, evidence)
+    shown = {(v.record["claim"], v.part) for v in verdicts if v.record}
+    unseen = [
+        part
+        for block, claim in zip(page.blocks, claims, strict=True)
+        for number, part in enumerate(block.parts)
+        if not part.hidden and (claim, number) not in shown
+    ]
+    problems = []
+    for number, verdict in enumerate(verdicts):
+        if verdict.problem:
+            above = verdicts[number - 1] if verdict.shown.is_output else verdict
+            line = _line_of_part(above, page, verdict.shown.is_output)
+            problems.append((line or _line_of(verdict, page, unseen), verdict.problem))
+    named = {line for line, _ in problems}
+    for block, claim in zip(page.blocks, claims, strict=True):
+        reason = _reason(known.get(claim), page.name, evidence)
+        if reason and block.line not in named:
+            problems.append((block.line, reason))
+        for part in block.parts:
+            if not reason and part in unseen:
+                message = "the page does not show this block as code: correct its fence"
+                problems.append((part.line, message))
+    return verdicts, problems
+
+
+def _compare(
     text: str, page: str, records: list[Record], evidence: Evidence
 ) -> list[Verdict]:
-    """Find each block that the HTML shows in the records of its source `page`."""
+    """Find each block that the HTML shows in the records."""
     verdicts = []
-    proves = f"pytest {page}".strip()
+    languages = evidence.settings.languages
     known = [
         (normalise(part["code"]), record["language"], record, number)
         for record in records
         for number, part in enumerate(record["parts"])
     ]
     known.sort(key=lambda entry: not evidence.holds(entry[2]))
-    languages = [*EXECUTED, *sorted(evidence.settings.languages)]
     last: Verdict | None = None
     for shown in find(text, page.endswith(".py")):
         verdict = Verdict(shown)
         verdicts.append(verdict)
-        if shown.is_output:
-            verdict.problem = _compare_output(shown, last)
-            continue
-        if shown.language not in EXECUTED:
-            if shown.language not in evidence.settings.languages:
-                verdict.problem = (
-                    f"a code block in {_named(shown.language)} is shown, which is "
-                    f"neither executed nor allowed: use {', '.join(languages)}"
-                )
-            continue
         code = normalise(shown.code)
         found = [e for e in known if e[0] == code and e[1] == shown.language]
-        if not found:
+        if shown.is_output:
+            verdict.problem = _compare_output(shown, last)
+        elif shown.language not in EXECUTED:
+            if shown.language not in languages:
+                allowed = ", ".join([*EXECUTED, *sorted(languages)])
+                verdict.problem = (
+                    f"a code block in {_named(shown.language)} is shown, which is "
+                    f"neither executed nor allowed: use {allowed}"
+                )
+        elif not found:
+            last = verdict
             verdict.problem = (
                 f"this {shown.language} block is shown, but was not executed in this "
-                f"form: run `{proves}`"
+                f"form: run `pytest {page}`"
             )
         else:
+            last = verdict
             verdict.record, verdict.part = found[0][2], found[0][3]
-            verdict.problem = _reason(verdict.record, evidence, proves)
+            verdict.problem = _reason(verdict.record, page, evidence)
             # A block that is shown twice is the next one with the same text.
             known.remove(found[0])
             known.append(found[0])
-        last = verdict
     return verdicts
 
 
@@ -127,18 +163,20 @@ def _named(language: str) -> str:
     return f"language `{language}`" if language else "no language"
 
 
-def _reason(record: Record, evidence: Evidence, proves: str) -> str:
+def _reason(record: Record | None, page: str, evidence: Evidence) -> str:
     """Say why a record does not prove its block, or nothing."""
+    if record is None:
+        return f"this block was not executed in this form: run `pytest {page}`"
     if record["outcome"] == "failed":
-        first = str(record["failure"]).splitlines()[0]
-        return f"this block failed: {first.split(': ', 1)[1]}"
+        place, _, message = str(record["failure"]).splitlines()[0].partition(": ")
+        return f"this block failed in line {place.rpartition(':')[2]}: {message}"
     if record["torch"] != evidence.pinned_torch:
         return (
             f"this block ran on torch {record['torch']}, but the site pins "
-            f"{evidence.pinned_torch}: run `{proves}`"
+            f"{evidence.pinned_torch}: run `pytest {page}`"
         )
     if not evidence.holds(record):
-        return f"the lock file, Python or the engine changed since: run `{proves}`"
+        return f"the lock file, Python or the engine changed since: run `pytest {page}`"
     return ""
 
 
@@ -152,18 +190,32 @@ def _compare_output(shown: Shown, last: Verdict | None) -> str:
     return ""
 
 
-def source_line(shown: Shown, source: str, page: Page | None) -> int:
-    """The line of the page's source that made the block, as well as can be told."""
-    code = normalise(shown.code)
-    for block in page.blocks if page else ():
-        for part in block.parts:
-            if part.code == code and not part.hidden:
-                return part.line
-    first = next((line.strip() for line in shown.code.splitlines() if line.strip()), "")
-    for number, line in enumerate(source.splitlines(), 1):
-        if first and first in html.unescape(line):
-            return number
-    return 1
+def _line_of_part(verdict: Verdict, page: Page, of_output: bool) -> int | None:
+    """The line of the fence of a block that the source has, or of its output."""
+    for block in page.blocks:
+        if verdict.record and block.claim == verdict.record["claim"]:
+            part = block.parts[verdict.part]
+            return part.expected_lines[0] if of_output else part.line
+    return None
+
+
+def _line_of(verdict: Verdict, page: Page, unseen: list[Part]) -> int:
+    """The line of the source that a block comes from which the source has otherwise."""
+    code = [line for line in normalise(verdict.shown.code).split("\n") if line.strip()]
+    for part in unseen:
+        same = set(code) & set(part.code.split("\n"))
+        if code and len(same) * 2 >= len(set(code)):
+            unseen.remove(part)
+            return part.line
+    source = [html.unescape(line) for line in page.source.split("\n")]
+    best, most = 0, 0
+    for start, line in enumerate(source, 1):
+        if code and code[0].strip() in line:
+            rest = (text for text in source[start - 1 :] if text.strip())
+            same_lines = sum(a.strip() in b for a, b in zip(code, rest, strict=False))
+            if same_lines > most:
+                best, most = start, same_lines
+    return best or (unseen.pop(0).line if unseen else 1)
 
 
 def executed_code(verdict: Verdict) -> str:
@@ -183,18 +235,16 @@ def setup_parts(verdict: Verdict) -> list[str]:
 
 def check_site(site: Path, settings: Settings) -> list[str]:
     """Hold a built site against the evidence, without its generator."""
-    evidence, problems = Evidence(settings), []
+    evidence, found = Evidence(settings), []
     for path in sorted(site.rglob("*.html")):
-        name = page_of(path.relative_to(site), settings)
-        text = path.read_text("utf-8")
-        records = list(evidence.of_page(name).values()) if name else []
-        source = (settings.root / name).read_text("utf-8") if name else text
-        for verdict in compare(text, name, records, evidence):
-            if verdict.problem:
-                line = source_line(verdict.shown, source, None)
-                where = name or path.relative_to(site).as_posix()
-                problems.append(f"{where}:{line}: {verdict.problem}")
-    return problems
+        name, text = page_of(path.relative_to(site), settings), path.read_text("utf-8")
+        source = settings.root / name
+        page = read(source, name, settings) if name else Page("", [], [], text)
+        _, problems = examine(text, page, evidence)
+        where = name or path.relative_to(site).as_posix()
+        for line, message in sorted(page.problems + problems):
+            found.append(f"{where}:{line}: {message}")
+    return found
 
 
 def page_of(path: Path, settings: Settings) -> str:

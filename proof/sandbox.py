@@ -86,6 +86,7 @@ class Sandbox:
         # Read once, when the server starts: every block inherits them.
         os.environ["PYTHONHASHSEED"] = str(seed)
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        self.processes: set[Any] = set()
 
     def run(self, job: Job) -> Result:
         """Run the job to its end, whatever that is."""
@@ -95,21 +96,31 @@ class Sandbox:
         ) as home:
             process = self.context.Process(target=_main, args=(sender, job, home))
             process.start()
+            self.processes.add(process)
             sender.close()
+            ended_well = False
             try:
                 if not receiver.poll(job.timeout):
                     limit = f"still running after its limit of {job.timeout:g} s"
                     return Result(error_type="TimeLimit", error=limit)
                 result: Result = receiver.recv()
                 process.join(GRACE)
+                ended_well = process.exitcode == 0
                 return result
             except EOFError:
                 process.join()
                 return Result(error_type="Died", error=_death(process.exitcode))
             finally:
                 receiver.close()
-                _kill(process)
+                if not ended_well:
+                    _kill(process, home)
                 process.join()
+                self.processes.discard(process)
+
+    def stop(self) -> None:
+        """End what still runs."""
+        for process in list(self.processes):
+            process.kill()
 
 
 def _death(code: int | None) -> str:
@@ -118,19 +129,21 @@ def _death(code: int | None) -> str:
     return f"the block ended its own process with exit code {code}"
 
 
-def _kill(process: Any) -> None:
+def _kill(process: Any, home: str) -> None:
     """Kill the process and all that descends from it."""
     family = []
     if process.is_alive():
         with contextlib.suppress(psutil.NoSuchProcess):
             family = psutil.Process(process.pid).children(recursive=True)
         process.kill()
+    # A child that left the session of a process that died: its folder gives it away.
+    for stranger in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if stranger.cwd() == home or stranger.environ().get("HOME") == home:
+                family.append(stranger)
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
-    if sys.platform != "win32":  # The block's session outlives a block that died.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _main(sender: Connection, job: Job, home: str) -> None:
@@ -149,7 +162,7 @@ def _main(sender: Connection, job: Job, home: str) -> None:
     sender.send(result)
     sender.close()
     sys.stdout.flush()
-    os._exit(0)
+    os._exit(1 if result.error_type == "LeftBehind" else 0)
 
 
 def confine(job: Job, home: str) -> None:
@@ -171,6 +184,7 @@ def confine(job: Job, home: str) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: not to outlive the server
         libc.prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: orphans are ours to find
         _cut_network(libc)
     _guard_network()
@@ -241,10 +255,9 @@ def _run_python(job: Job) -> Result:
     sys.argv[:] = [path]
     outside = {"", os.getcwd(), str(Path(__file__).resolve().parent.parent)}
     sys.path[:] = [os.getcwd(), *(entry for entry in sys.path if entry not in outside)]
-    in_threads: list[BaseException] = []
-    threading.excepthook = lambda args: in_threads.append(
-        args.exc_value or SystemExit()
-    )
+    unseen: list[BaseException] = []  # errors in threads and destructors
+    threading.excepthook = lambda args: unseen.append(args.exc_value or SystemExit())
+    sys.unraisablehook = lambda args: unseen.append(args.exc_value or SystemExit())
     result = Result()
     warnings.resetwarnings()
     warnings.simplefilter("error")
@@ -258,8 +271,8 @@ def _run_python(job: Job) -> Result:
             body = [s for s in statements if end - part.count("\n") < s.lineno <= end]
             tree = ast.Module(body, [])
             exec(compile(tree, path, "exec", flags, dont_inherit=True), main.__dict__)
-            if in_threads:
-                raise in_threads[0]
+            if unseen:
+                raise unseen[0]
             result.outputs.append(_taken_output())
     except BaseException as error:  # SystemExit too: a page must not end the process
         result.outputs.append(_taken_output())
@@ -270,7 +283,10 @@ def _run_python(job: Job) -> Result:
 def _describe(error: BaseException, path: str, result: Result) -> None:
     kind = type(error)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    result.error_type, result.error = module + kind.__qualname__, str(error)
+    result.error_type = module + kind.__qualname__
+    result.error = "its message cannot be shown: its __str__ raises"
+    with contextlib.suppress(Exception):
+        result.error = str(error)
     with contextlib.suppress(Exception):
         frames = traceback.extract_tb(error.__traceback__)
         inside = [frame.lineno for frame in frames if frame.filename == path]
@@ -284,38 +300,53 @@ def _describe(error: BaseException, path: str, result: Result) -> None:
 
 def _run_shell(job: Job) -> Result:
     """Run the parts as one script that stops at the first command that fails."""
-    breaks = f"printf '\\{ord(SEPARATOR):o}'\n"
+    # Each part says that its end was reached: `exit 0` must not skip the rest.
+    reached = f"printf '\\{ord(SEPARATOR):o}'\n"
+    code = "".join(part + reached for part in job.parts)
     # In the script, since bash takes no PS4 from the environment of root.
-    options = f"PS4='{SEPARATOR}$LINENO '; set -ex; "
-    Path("block.sh").write_text(options + breaks.join(job.parts), "utf-8")
-    shell = [job.language, os.path.abspath("block.sh")]
-    done = subprocess.run(shell, cwd="clone" if job.clone_of else None, check=False)
-    result = Result(outputs=_taken_output().split(SEPARATOR))
-    said = Path("stderr").read_text("utf-8", "replace")
-    # bash repeats the first character of PS4 in subshells.
-    trace = re.compile(rf"^{SEPARATOR}+(\d+) .*\n?", re.MULTILINE)
+    options = "set -exo pipefail" if job.language == "bash" else "set -ex"
+    script = Path("block.sh").absolute()
+    script.write_text(f"PS4='{SEPARATOR}$LINENO '; {options}; {code}", "utf-8")
+    command = [job.language, str(script)]
+    done = subprocess.run(command, cwd="clone" if job.clone_of else None, check=False)
+    outputs = _taken_output().split(SEPARATOR)
+    result = Result(outputs=outputs[: len(job.parts)])
     if done.returncode:
         result.error_type = "ExitCode"
         result.error = f"the command ended with exit code {done.returncode}"
-        traced = [int(number) for number in trace.findall(said)]
-        result.line = _line_without_breaks(traced[-1], job.parts) if traced else 0
-        result.details = result.outputs[-1][-4000:] + trace.sub("", said)[-4000:]
+    elif len(outputs) <= len(job.parts):
+        result.error_type = "EarlyExit"
+        result.error = "the script ended before its last line"
+    if result.error_type:
+        said = _written(2)
+        # bash repeats the first character of PS4 in subshells; dash has no $LINENO.
+        trace = re.compile(rf"^{SEPARATOR}+(\d*) .*\n?", re.MULTILINE)
+        named = re.findall(r"block\.sh: (?:line )?(\d+): ", said)
+        numbers = [int(number) for number in named or trace.findall(said) if number]
+        result.line = _line_without_marks(numbers[-1], job.parts) if numbers else 0
+        result.details = outputs[-1][-4000:] + trace.sub("", said)[-4000:]
     return result
 
 
-def _line_without_breaks(number: int, parts: list[str]) -> int:
+def _line_without_marks(number: int, parts: list[str]) -> int:
     end = 0
-    for breaks, part in enumerate(parts):
+    for marks, part in enumerate(parts):
         end += part.count("\n") + 1
         if number <= end:
-            return number - breaks
+            return number - marks
     return 0
+
+
+def _written(descriptor: int) -> str:
+    """Read all that was written there; the folder may have been left meanwhile."""
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, size, 0).decode("utf-8", "replace")
 
 
 def _taken_output() -> str:
     """Take what has been printed since the last call, by whatever way."""
     sys.stdout.flush()
-    text = Path("stdout").read_text("utf-8", "replace")
+    text = _written(1)
     os.ftruncate(1, 0)
     if len(text) > OUTPUT_LIMIT:
         text = text[:OUTPUT_LIMIT] + "\n[output cut]\n"
@@ -342,9 +373,11 @@ def _child_left_behind() -> str:
     children = psutil.Process().children(recursive=True)
     children = [child for child in children if child.pid != own]
     _, alive = psutil.wait_procs(children, PARTING)
+    message = ""
     for child in alive:
         with contextlib.suppress(psutil.Error):
             if child.status() != psutil.STATUS_ZOMBIE:
                 command = " ".join(child.cmdline())[:80]
-                return f"it left a process running ({command}): wait for it or stop it"
-    return ""
+                message = f"it left a process running ({command}): wait for or stop it"
+                child.kill()
+    return message

@@ -54,10 +54,10 @@ def _line(verdict: Verdict) -> str:
     if verdict.problem or not record:
         said = f"not proved: {html.escape(verdict.problem)}"
         return f'<div class="proof proof--bad" data-search-exclude>{said}</div>'
+    rest = f'id="{anchor_of(record, verdict.part)}" data-search-exclude'
     if record["outcome"] == "skipped":
         said = f"not executed: {html.escape(record['reason'])}"
-        return f'<div class="proof proof--not" data-search-exclude>{said}</div>'
-    anchor = anchor_of(record, verdict.part)
+        return f'<div class="proof proof--not" {rest}>{said}</div>'
     said = f"ran on torch {record['torch']} in {record['seconds']:.2f} s"
     if record["varies"]:
         said += "; its output varies from run to run"
@@ -69,7 +69,7 @@ def _line(verdict: Verdict) -> str:
     for code in setup_parts(verdict):
         setup = _highlight(code, record["language"])
         said += f"<details><summary>setup</summary>{setup}</details>"
-    return f'<div class="proof" id="{anchor}" data-search-exclude>{said}</div>'
+    return f'<div class="proof" {rest}>{said}</div>'
 
 
 @functools.cache  # Many blocks have the same snippet as their setup.
@@ -140,14 +140,13 @@ def index(evidence: Evidence, link: Callable[[str], str | None]) -> str:
 
 
 def _row(record: Record, outcome: str, address: str, reason: str) -> str:
-    number = next(
-        (n for n, part in enumerate(record["parts"]) if not part["hidden"]), 0
-    )
+    shown = [n for n, part in enumerate(record["parts"]) if not part["hidden"]]
+    number = shown[0] if shown else 0
     code = record["parts"][number]["code"].strip()
     first = next((line for line in code.splitlines() if line.strip()), "")
     said = f"{outcome}: {reason}" if reason else outcome
     said = "raised, as it must" if record["error"] and outcome == "passed" else said
-    target = f"{address}#{anchor_of(record, number)}"
+    target = f"{address}#{anchor_of(record, number)}" if shown else address
     return (
         f'<tr><td><a href="{target}">{record["line"]}</a></td>'
         f"<td><code>{html.escape(first)}</code></td><td>{html.escape(said)}</td>"
