@@ -21,7 +21,7 @@ from mkdocs.utils import get_relative_url
 from proof import stamp
 from proof.evidence import Evidence
 from proof.page import Page, read
-from proof.rendered import examine
+from proof.rendered import Verdict, examine
 from proof.settings import Settings
 
 LAST = -100
@@ -74,6 +74,7 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
         self.pages = {}
         self.problems: list[str] = []
         self.unproved: set[str] = set()
+        self.verdicts: dict[str, tuple[str, list[Verdict]]] = {}
         if notebooks := config.plugins.get("mkdocs-jupyter"):
             self._tie_notebooks(notebooks.config, Path(config.docs_dir))
 
@@ -108,10 +109,10 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
     @event_priority(LAST)
     def on_page_content(
         self, html: str, *, page: SitePage, config: MkDocsConfig, files: Files
-    ) -> str:
-        """Look each shown block up in the evidence, and stamp the page."""
+    ) -> None:
+        """Look each shown block up in the evidence."""
         if not page.file.abs_src_path:
-            return html
+            return
         source = self._read(Path(page.file.abs_src_path))
         verdicts, problems = examine(html, source, self.evidence)
         for line, message in problems:
@@ -122,12 +123,22 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
             failed = record is not None and record["outcome"] == "failed"
             if not failed and not self.evidence.holds(record):
                 self.unproved.add(source.name)
+        self.verdicts[page.file.src_uri] = html, verdicts
+
+    @event_priority(LAST)
+    def on_page_context(
+        self, context: Any, *, page: SitePage, config: MkDocsConfig, nav: Any
+    ) -> None:
+        """Stamp the page, now that the search has read it without the stamps."""
+        html, verdicts = self.verdicts.get(page.file.src_uri, ("", []))
+        if html and page.content != html:
+            message = "a plugin changed this page after its blocks were looked up"
+            raise PluginError(f"{self.settings.docs}/{page.file.src_uri}:1: {message}")
         html = stamp.stamp(html, verdicts) + stamp.foot(verdicts)
         if stamp.INDEX in html:
-            html = html.replace(
-                stamp.INDEX, stamp.index(self.evidence, _linker(page, files))
-            )
-        return html
+            index = stamp.index(self.evidence, _linker(page, self.files))
+            html = html.replace(stamp.INDEX, index)
+        page.content = html or page.content
 
     def _complain(self, page: SitePage, line: int, message: str) -> None:
         text = f"{self.settings.docs}/{page.file.src_uri}:{line}: {message}"
@@ -138,6 +149,7 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
     @event_priority(LAST)
     def on_env(self, env: Any, *, config: MkDocsConfig, files: Files) -> None:
         """Stop a strict build before it writes a page; prove while serving."""
+        self.files = files
         if self.problems and config.strict:
             raise PluginError(
                 f"nothing is built, {len(self.problems)} problems:\n"

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -99,7 +100,7 @@ class Block:
         """All that is executed."""
         return "".join(part.code for part in self.parts)
 
-    @property
+    @cached_property
     def claim(self) -> str:
         """A hash of the code and of everything that the page says about it."""
         said: list[object] = [self.page, self.language, self.importorskip]

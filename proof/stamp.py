@@ -53,8 +53,8 @@ def _line(verdict: Verdict) -> str:
     record = verdict.record
     if verdict.problem or not record:
         said = f"not proved: {html.escape(verdict.problem)}"
-        return f'<div class="proof proof--bad" data-search-exclude>{said}</div>'
-    rest = f'id="{anchor_of(record, verdict.part)}" data-search-exclude'
+        return f'<div class="proof proof--bad">{said}</div>'
+    rest = f'id="{anchor_of(record, verdict.part)}"'
     if record["outcome"] == "skipped":
         said = f"not executed: {html.escape(record['reason'])}"
         return f'<div class="proof proof--not" {rest}>{said}</div>'
@@ -101,7 +101,7 @@ def foot(verdicts: list[Verdict]) -> str:
         f"{len(executed)} executed: torch {newest['torch']}, "
         f"Python {newest['python']}, {newest['date'][:10]}"
     )
-    return f'<p class="proof-foot" data-search-exclude>{said}</p>'
+    return f'<p class="proof-foot">{said}</p>'
 
 
 def index(evidence: Evidence, link: Callable[[str], str | None]) -> str:
@@ -136,7 +136,7 @@ def index(evidence: Evidence, link: Callable[[str], str | None]) -> str:
     )
     reasons = f"<ul>{''.join(skipped)}</ul>" if skipped else ""
     body = total + reasons + "".join(sections)
-    return f'<div class="proof-index" data-search-exclude>{body}</div>'
+    return f'<div class="proof-index">{body}</div>'
 
 
 def _row(record: Record, outcome: str, address: str, reason: str) -> str:
