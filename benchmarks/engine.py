@@ -88,9 +88,8 @@ def main() -> None:
     """Print the figures."""
     engine, alone = build_times()
     print(f"mkdocs build with the engine over without it: {engine / alone:.3f}")
-    print(
-        f"  (processor time {engine:.2f} s over {alone:.2f} s, the least of {ROUNDS} each)"
-    )
+    least = f"{engine:.2f} s over {alone:.2f} s, the least of {ROUNDS} rounds each"
+    print(f"  (processor time: {least})")
     few, many = prove(1), prove(BLOCKS + 1)
     used, seconds = many[0] - few[0], many[1] - few[1]
     print(f"processor time a trivial block: {1000 * used / BLOCKS:.1f} ms")
