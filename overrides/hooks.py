@@ -11,14 +11,16 @@ from typing import Any
 # and marks up code in its own way: its cells become blocks like those of other pages.
 NOTEBOOK_EXTRAS = re.compile(
     r"<style\b.*?</style>|<script\b.*?</script>"
-    r"|<clipboard-copy\b.*?</clipboard-copy>",
+    r"|<clipboard-copy\b.*?</clipboard-copy>"
+    r'|<div class="clipboard-copy-txt".*?</div>',
     re.DOTALL,
 )
 NOTEBOOK_CODE = re.compile(
     r'<div class="highlight-ipynb hl-python"><pre>(.*?)</pre></div>', re.DOTALL
 )
-# A name that the search's separator splits where its case changes.
-CAMEL_CASE = re.compile(r"\b(?:[A-Z][a-z]+[0-9]*[a-z]?){2,}\b")
+# Names that the search takes for one word, and the words that they are made of.
+NAME = re.compile(r"\b(?:(?:[A-Z][a-z]+[0-9]*[a-z]?){2,}|[a-z]+(?:_[a-z0-9]+)+)\b")
+WORD = re.compile(r"[A-Z]?[a-z]+[0-9]*")
 
 
 def on_config(config: Any) -> None:
@@ -34,25 +36,36 @@ def on_page_content(html: str, *, page: Any, **_: Any) -> str:
     block = r'<div class="language-python highlight"><pre><code>\1</code></pre></div>'
     source = page.file.src_uri.rpartition("/")[2]
     link = f'<a href="{source}" download>Download this page as a script, {source}</a>'
-    return NOTEBOOK_CODE.sub(block, NOTEBOOK_EXTRAS.sub("", html)) + f"<p>{link}</p>"
+    html = NOTEBOOK_CODE.sub(block, NOTEBOOK_EXTRAS.sub("", html))
+    html = html.replace('class="anchor-link"', 'class="headerlink"')
+    # Material makes a selector of this id, in which `=` may not stand.
+    return html.replace('id="cell-id=', 'id="cell-') + f"<p>{link}</p>"
 
 
 def on_post_page(output: str, **_: Any) -> str:
-    """Name the search dialog, which Material leaves without a name."""
+    """Name the search dialog; ask no other host for facts about the repository."""
     unnamed = 'data-md-component="search" role="dialog"'
-    return output.replace(unnamed, f'{unnamed} aria-label="Search"')
+    output = output.replace(unnamed, f'{unnamed} aria-label="Search"')
+    return output.replace(' data-md-component="source"', "")
+
+
+def on_post_template(output_content: str, *, template_name: str, **_: Any) -> str:
+    """Treat the page for what is not found as other pages are treated."""
+    is_page = template_name.endswith(".html")
+    return on_post_page(output_content) if is_page else output_content
 
 
 def on_post_build(config: Any) -> None:
-    """Let names be found in lower case too: `batchnorm2d` for BatchNorm2d.
+    """Let names be found by their parts: BatchNorm2d by `norm`, in_channels by either.
 
-    The search splits BatchNorm2d into its parts, so that they are found; what is typed
-    in lower case is not split, and would find neither.
+    The search keeps names whole, so that a name that is typed, in whatever case, leads
+    to where it stands and not to wherever its parts do.
     """
     path = Path(config.site_dir, "search", "search_index.json")
     index = json.loads(path.read_text("utf-8"))
     for entry in index["docs"]:
-        names = set(CAMEL_CASE.findall(f"{entry['title']} {entry['text']}"))
-        if names:
-            entry["text"] += f"<p>{' '.join(sorted(names)).lower()}</p>"
+        names = NAME.findall(f"{entry['title']} {entry['text']}")
+        parts = {part.lower() for name in names for part in WORD.findall(name)}
+        if parts:
+            entry["text"] += f"<p>{' '.join(sorted(parts))}</p>"
     path.write_text(json.dumps(index), "utf-8")

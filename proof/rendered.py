@@ -77,6 +77,7 @@ class Verdict:
     record: Record | None = None
     part: int = 0
     problem: str = ""
+    above: Verdict | None = None  # the block whose output this is
 
 
 Problem = tuple[int, str]  # the line of the page's source, and what is wrong there
@@ -99,10 +100,10 @@ def examine(
         if not part.hidden and (claim, number) not in shown
     ]
     problems = []
-    for number, verdict in enumerate(verdicts):
+    for verdict in verdicts:
         if verdict.problem:
-            above = verdicts[number - 1] if verdict.shown.is_output else verdict
-            line = _line_of_part(above, page, verdict.shown.is_output)
+            owner = verdict.above or verdict
+            line = _line_of_part(owner, page, verdict.above is not None)
             problems.append((line or _line_of(verdict, page, unseen), verdict.problem))
     named = {line for line, _ in problems}
     for block, claim in zip(page.blocks, claims, strict=True):
@@ -135,6 +136,7 @@ def _compare(
         code = normalise(shown.code)
         found = [e for e in known if e[0] == code and e[1] == shown.language]
         if shown.is_output:
+            verdict.above = last
             verdict.problem = _compare_output(shown, last)
         elif shown.language not in EXECUTED:
             if shown.language not in languages:
@@ -150,8 +152,9 @@ def _compare(
                 f"form: run `pytest {page}`"
             )
         else:
-            last = verdict
             verdict.record, verdict.part = found[0][2], found[0][3]
+            if not verdict.record["parts"][verdict.part]["hidden"]:
+                last = verdict
             verdict.problem = _reason(verdict.record, page, evidence)
             # A block that is shown twice is the next one with the same text.
             known.remove(found[0])

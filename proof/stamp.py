@@ -125,8 +125,9 @@ def index(evidence: Evidence, link: Callable[[str], str | None]) -> str:
                 skipped.append(f"<li>{place}</li>")
         head = "<tr><th>Line</th><th>Block</th><th>Outcome</th><th>Seconds</th></tr>"
         sections.append(
-            f'<details><summary><a href="{address}">{html.escape(page)}</a>: '
-            f"{len(rows)}</summary><table><thead>{head}</thead>"
+            f"<details><summary>{html.escape(page)}: {len(rows)}</summary>"
+            f'<p><a href="{address}">Read the page</a></p>'
+            f"<table><thead>{head}</thead>"
             f"<tbody>{''.join(rows)}</tbody></table></details>"
         )
     total = (

@@ -12,3 +12,17 @@ document$.subscribe(() => {
   label()
   setTimeout(label, 300)
 })
+
+// The quiz plugin takes an empty submission for a wrong answer: submit once there is one.
+document$.subscribe(() => {
+  document.querySelectorAll(".quiz form").forEach((form) => {
+    const submit = form.querySelector("button[type=submit]")
+    const update = () => {
+      const open = form.querySelector("input:is([type=radio], [type=checkbox]):enabled")
+      if (submit && open) submit.disabled = !form.querySelector("input:checked")
+    }
+    form.addEventListener("input", update)
+    form.addEventListener("click", () => setTimeout(update))
+    update()
+  })
+})

@@ -1,0 +1,121 @@
+"""axe-core finds nothing on any page, in light and dark."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.site.conftest import Opened, OpenPage, Scheme
+
+# The package is used for the copy of axe-core that it brings.
+PACKAGE = importlib.util.find_spec("axe_playwright_python")
+assert PACKAGE
+assert PACKAGE.origin
+AXE = Path(PACKAGE.origin).with_name("axe.min.js").read_text("utf-8")
+# These depend on colours, so they are asked in both schemes; axe takes them apart text
+# by text, so they are asked of one text of each kind that the page has.
+COLOURS = ["color-contrast", "link-in-text-block"]
+# Marks a text of each kind: element, colours, size and weight of it and its grounds.
+# Lines of code that hold no such text are then taken out of the page for the moment.
+THIN = """
+() => {
+  const seen = new Set()
+  for (const element of document.querySelectorAll("body *")) {
+    if (![...element.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue
+    if (!element.checkVisibility()) continue
+    const style = getComputedStyle(element)
+    const kind = [element.localName, style.color, style.fontSize, style.fontWeight]
+    for (let e = element; e; e = e.parentElement) {
+      const {backgroundColor, opacity} = getComputedStyle(e)
+      if (backgroundColor !== "rgba(0, 0, 0, 0)" || opacity !== "1")
+        kind.push(backgroundColor, opacity)
+    }
+    if (seen.has(kind.join())) continue
+    seen.add(kind.join())
+    element.setAttribute("data-kind", "")
+  }
+  window.takenOut = []
+  for (const line of document.querySelectorAll("pre > code > span + span"))
+    if (!line.matches("[data-kind]") && !line.querySelector("[data-kind]"))
+      window.takenOut.push([line, line.parentElement, line.nextSibling])
+  window.takenOut.forEach(([line]) => line.remove())
+}
+"""
+UNDO = """
+() => {
+  document.querySelectorAll("[data-kind]").forEach(e => e.removeAttribute("data-kind"))
+  for (const [line, parent, next] of window.takenOut.reverse())
+    parent.insertBefore(line, next)
+}
+"""
+FOLD = """
+open => document.querySelectorAll("article details").forEach(d => d.open = open)
+"""
+RUN = """
+async ([include, options]) => {
+  const {violations} = await axe.run(
+    include ? {include} : document, {resultTypes: ["violations"], ...options})
+  return violations.flatMap(rule => rule.nodes.map(node =>
+    [rule.id, node.target.join(" "), node.failureSummary.replace(/\\s+/g, " ")]))
+}
+"""
+
+
+def violations(
+    opened: Opened, schemes: list[Scheme], colours_alone: bool = False
+) -> list[Any]:
+    page = opened.page
+    if not page.evaluate("typeof axe !== 'undefined'"):
+        page.evaluate(AXE)
+    page.evaluate(FOLD, True)
+    found = []
+    try:
+        for scheme in schemes:
+            opened.look(scheme)
+            page.evaluate(THIN)
+            only = {"runOnly": {"type": "rule", "values": COLOURS}}
+            found += [
+                [scheme, *violation]
+                for violation in page.evaluate(RUN, [["[data-kind]"], only])
+            ]
+            if scheme == schemes[-1] and not colours_alone:
+                others = {"rules": {rule: {"enabled": False} for rule in COLOURS}}
+                found += page.evaluate(RUN, [None, others])
+            page.evaluate(UNDO)
+    finally:
+        page.evaluate(FOLD, False)
+        opened.look()
+    return found
+
+
+def test_axe_finds_nothing(shown: Opened) -> None:
+    assert violations(shown, ["light", "dark"]) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_what_opens(open_page: OpenPage, scheme: Scheme) -> None:
+    opened = open_page("question/practice/", scheme)
+    page = opened.page
+    for quiz in page.locator(".quiz").all():
+        quiz.locator("input").first.check()
+        quiz.locator("button[type=submit]").click()
+    page.keyboard.press("/")
+    page.keyboard.type("sequential")
+    page.locator(".md-search-result__item").first.wait_for()
+    assert violations(opened, [scheme], colours_alone=scheme == "dark") == []
+
+
+def test_the_test_notices(open_page: OpenPage) -> None:
+    opened = open_page("contribute/")
+    before = violations(opened, ["light"])
+    opened.page.evaluate(
+        "document.querySelector('article').innerHTML +="
+        '\'<p style="color: #bbb">faint</p><img src="/assets/logo.svg">\''
+    )
+    found = violations(opened, ["light"])
+    added = {violation[-3] for violation in found if violation not in before}
+    assert added == {"color-contrast", "image-alt"}
