@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
+from mkdocs.plugins import event_priority
+
 # mkdocs-jupyter repeats half a megabyte of JupyterLab's styles in every notebook page,
 # and marks up code in its own way: its cells become blocks like those of other pages.
 NOTEBOOK_EXTRAS = re.compile(
@@ -18,6 +21,7 @@ NOTEBOOK_EXTRAS = re.compile(
 NOTEBOOK_CODE = re.compile(
     r'<div class="highlight-ipynb hl-python"><pre>(.*?)</pre></div>', re.DOTALL
 )
+QUIZ = re.compile(r"^<quiz>.*?^</quiz>", re.DOTALL | re.MULTILINE)
 # Names that the search takes for one word, and the words that they are made of.
 NAME = re.compile(r"\b(?:(?:[A-Z][a-z]+[0-9]*[a-z]?){2,}|[a-z]+(?:_[a-z0-9]+)+)\b")
 WORD = re.compile(r"[A-Z]?[a-z]+[0-9]*")
@@ -27,6 +31,20 @@ def on_config(config: Any) -> None:
     """Offer edit links only where it is known what they lead to."""
     if not config.repo_url:
         config.edit_uri = None
+
+
+@event_priority(100)
+def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> None:
+    """Refuse a quiz without a right answer with its line, which its plugin misses."""
+    if "<quiz>" not in markdown:
+        return
+    source = page.file.content_string
+    for quiz in QUIZ.finditer(source):
+        if "[x]" not in quiz[0].lower() and "[[" not in quiz[0]:
+            line = source[: quiz.start()].count("\n") + 1
+            place = f"{Path(config.docs_dir).name}/{page.file.src_uri}:{line}"
+            message = "this quiz has no right answer: mark one with - [x]"
+            raise PluginError(f"{place}: {message}")
 
 
 def on_page_content(html: str, *, page: Any, **_: Any) -> str:

@@ -144,7 +144,9 @@ def _row(record: Record, outcome: str, address: str, reason: str) -> str:
     shown = [n for n, part in enumerate(record["parts"]) if not part["hidden"]]
     number = shown[0] if shown else 0
     code = record["parts"][number]["code"].strip()
-    first = next((line for line in code.splitlines() if line.strip()), "")
+    lines = [line for line in code.splitlines() if line.strip()]
+    telling = (line for line in lines if not line.startswith(("import ", "from ")))
+    first = next(telling, lines[0] if lines else "")
     said = f"{outcome}: {reason}" if reason else outcome
     said = "raised, as it must" if record["error"] and outcome == "passed" else said
     target = f"{address}#{anchor_of(record, number)}" if shown else address
