@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
+from proof.settings import _AnyTag
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROJECT = """\
 [tool.proof]
@@ -63,13 +65,6 @@ INSIDE = [
     *("-p", "no:faulthandler", "-p", "no:unraisableexception"),
     *("-p", "no:threadexception", "-p", "no:logging"),
 ]
-
-
-class _AnyTag(yaml.SafeLoader):
-    """mkdocs.yml as plain data."""
-
-
-_AnyTag.add_multi_constructor("", lambda loader, suffix, node: None)
 
 
 @dataclass(frozen=True)

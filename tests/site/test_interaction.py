@@ -207,19 +207,6 @@ def test_menu_on_a_phone(open_page: OpenPage) -> None:
     expect(page.locator("h1")).to_be_in_viewport()
 
 
-def test_linked_tabs(open_page: OpenPage, site: Path) -> None:
-    for path in sorted(site.rglob("index.html")):
-        if 'class="tabbed-set' not in path.read_text("utf-8"):
-            continue
-        page = open_page(path.parent.relative_to(site).as_posix() + "/").page
-        label = page.locator(".tabbed-labels label").nth(1)
-        name = label.inner_text()
-        label.click()
-        for twin in page.locator(".tabbed-labels label", has_text=name).all():
-            ticked = page.locator(f"#{twin.get_attribute('for')}")
-            expect(ticked).to_be_checked()
-
-
 # The quiz
 
 
