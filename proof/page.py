@@ -10,6 +10,7 @@ import ast
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -201,7 +202,10 @@ def parse_mark(text: str, line: int) -> Mark:
     """Read `pytest.mark.name(...)` without evaluating it: pages are not trusted."""
     known = ", ".join(MARKS.values())
     try:
-        call = ast.parse(text, mode="eval").body
+        with warnings.catch_warnings():
+            # A pattern may say \( in a plain literal, of which Python warns.
+            warnings.simplefilter("ignore")
+            call = ast.parse(text, mode="eval").body
     except SyntaxError:
         raise PageError(line, f"`{text}` is not a mark: use one of {known}") from None
     target = call.func if isinstance(call, ast.Call) else call

@@ -20,7 +20,8 @@ from proof.settings import Settings
 PIECE = re.compile(
     r"(?P<comment><!--(?:-?>|.*?--!?>))"
     r"|<div\b[^>]*\bclass=[\"'](?P<box>[^\"']*)[\"'][^>]*>"
-    r"|<pre\b(?P<pre>[^>]*)>(?P<code>.*?)</pre>",
+    r"|<pre\b(?P<pre>[^>]*)>(?P<code>.*?)</pre>"
+    r"|(?P<setup><summary>setup</summary>)|(?P<end></details>)",
     re.DOTALL | re.IGNORECASE,
 )
 CODE = re.compile(
@@ -42,13 +43,16 @@ class Shown:
     opening: int
     end: int
     is_output: bool
+    is_setup: bool  # folded under a stamp
 
 
 def find(page: str, is_notebook: bool = False) -> Iterator[Shown]:
     """Yield the code blocks of a page's HTML in the order of the page."""
-    box, opening, is_output = "", -1, False
+    box, opening, is_output, is_setup = "", -1, False, False
     for piece in PIECE.finditer(page):
-        if piece["comment"] is not None:
+        if piece["setup"] or piece["end"]:
+            is_setup = bool(piece["setup"])
+        elif piece["comment"] is not None:
             is_output = "pytest-codeblocks:expected-output" in piece["comment"]
         elif piece["box"] is not None:
             box, opening = piece["box"], piece.start()
@@ -65,6 +69,7 @@ def find(page: str, is_notebook: bool = False) -> Iterator[Shown]:
                 opening if "highlight" in box else piece.start(),
                 piece.end(),
                 is_output,
+                is_setup,
             )
             box, opening, is_output = "", -1, False
 
@@ -135,6 +140,8 @@ def _compare(
         verdicts.append(verdict)
         code = normalise(shown.code)
         found = [e for e in known if e[0] == code and e[1] == shown.language]
+        # The text of a visible block may be another's setup.
+        found.sort(key=lambda e: e[2]["parts"][e[3]]["hidden"] != shown.is_setup)
         if shown.is_output:
             verdict.above = last
             verdict.problem = _compare_output(shown, last)

@@ -37,7 +37,9 @@ if sys.platform != "win32":
     import fcntl
     import resource
 
-PRELOAD = ["torch", "numpy.random", "pytest", "proof.sandbox", "proof.warm"]
+# Torch imports its compiler with the first optimizer: as much again as torch itself.
+PRELOAD = ["torch", "torch._dynamo", "numpy.random", "pytest"]
+PRELOAD += ["proof.sandbox", "proof.warm"]
 FUTURES = sum(
     getattr(__future__, f).compiler_flag for f in __future__.all_feature_names
 )

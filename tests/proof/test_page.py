@@ -413,6 +413,11 @@ def test_marks_are_not_evaluated(text: str) -> None:
     assert caught.value.line == 7
 
 
+def test_a_pattern_may_escape_a_bracket() -> None:
+    text = r'pytest.mark.raises(TypeError, match="takes \(2\) .* but \d")'
+    assert parse_mark(text, 7).options["match"] == r"takes \(2\) .* but \d"
+
+
 def test_backticks_in_a_title(readers: Readers) -> None:
     assert_read_as_shown(readers, '```python title="A `Module`"\nx = 1\n```\n')
 
