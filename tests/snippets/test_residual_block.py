@@ -1,12 +1,8 @@
 """ResidualBlock: equality with an independent reference, errors, tools and mutants."""
 
-import ast
 import copy
 import itertools
 import pickle
-import shutil
-import subprocess
-import sys
 import types
 import warnings
 from pathlib import Path
@@ -19,6 +15,7 @@ from torch import nn
 
 import snippets.residual_block as real
 from snippets.residual_block import ResidualBlock
+from tests.snippets.mutation import Mutant, assert_distinct, build, kill, one
 
 torch.set_num_threads(1)
 
@@ -492,17 +489,6 @@ def section(name: str) -> str:
     return SOURCE.partition(start)[2].partition(end)[0]
 
 
-def test_section_block_runs_alone() -> None:
-    """The section pages include is complete: imports and class."""
-    text = section("block")
-    assert text.startswith("import torch\nfrom torch import nn\n")
-    namespace: dict[str, object] = {"__name__": "page"}
-    exec(compile(text, "page", "exec"), namespace)
-    block = namespace["ResidualBlock"]
-    assert isinstance(block, type)
-    assert issubclass(block, nn.Module)
-
-
 def test_sections_nest() -> None:
     """`layers` holds the lines that build layers, `forward` the one method."""
     assert section("layers") in section("block")
@@ -521,16 +507,6 @@ def test_sections_nest() -> None:
     assert section("forward").rstrip().endswith("return out")
 
 
-def test_imports_torch_alone() -> None:
-    """No import but torch, so that the file can be copied anywhere."""
-    imports = [
-        ast.unparse(node)
-        for node in ast.walk(ast.parse(SOURCE))
-        if isinstance(node, ast.Import | ast.ImportFrom)
-    ]
-    assert imports == ["import torch", "from torch import nn"]
-
-
 def test_public_names_and_docstrings() -> None:
     """`__all__` is exact; module, class and methods say shapes, errors and source."""
     assert real.__all__ == ["ResidualBlock"]
@@ -547,38 +523,7 @@ def test_public_names_and_docstrings() -> None:
         assert word in forward, word
 
 
-def test_runs_alone_when_copied(tmp_path: Path) -> None:
-    """In an empty folder, isolated and with warnings as errors, it imports and runs."""
-    shutil.copy(PATH, tmp_path)
-    program = (
-        "import sys; sys.path.insert(0, '.')\n"
-        "import torch; torch.set_num_threads(1)\n"
-        "from residual_block import ResidualBlock\n"
-        "y = ResidualBlock(4, 8, stride=2)(torch.randn(2, 4, 8, 8))\n"
-        "y.sum().backward()\n"
-        "print(tuple(y.shape))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-I", "-W", "error", "-c", program],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "(2, 8, 4, 4)\n", "")
-
-
 # --- Mutants ------------------------------------------------------------------------
-
-
-class Mutant(NamedTuple):
-    """A fault: exact replacements in the source, and how the battery must refuse it."""
-
-    name: str
-    edits: tuple[tuple[str, str], ...]
-    error: type[Exception]
-    match: str
 
 
 CONV1 = "in_channels, out_channels, 3, stride=stride, padding=1, bias=False"
@@ -592,13 +537,6 @@ SECOND = "out = self.bn2(self.conv2(out))"
 ADD = "        out += self.shortcut(x)  # in place on bn2's output, never on x\n"
 LAST = "        out = self.relu(out)\n"
 REFUSAL = "if isinstance(value, bool) or not isinstance(value, int) or value < 1:"
-
-
-def one(
-    name: str, old: str, new: str, match: str, error: type[Exception] = AssertionError
-) -> Mutant:
-    """Return a mutant of one replacement."""
-    return Mutant(name, ((old, new),), error, match)
 
 
 def add(new: str) -> tuple[str, str]:
@@ -834,31 +772,15 @@ MUTANTS = (
 )
 
 
-def build(edits: tuple[tuple[str, str], ...]) -> types.ModuleType:
-    """Execute the source after the edits; an edit that changes nothing is an error."""
-    text = SOURCE
-    for old, new in edits:
-        assert old in text, f"no-op edit: {old!r}"
-        assert old != new, f"no-op edit: {old!r}"
-        text = text.replace(old, new)
-    module = types.ModuleType("mutant")
-    exec(compile(text, "mutant", "exec"), module.__dict__)
-    return module
-
-
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_battery_kills(mutant: Mutant) -> None:
     """Each fault is refused, for the stated reason."""
-    module = build(mutant.edits)
-    with pytest.raises(mutant.error, match=mutant.match) as caught:
-        check(module)
-    assert caught.type is mutant.error
+    kill(mutant, SOURCE, check)
 
 
 def test_mutants_are_distinct() -> None:
     """No fault is listed twice, by name or by text."""
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
-    assert len({mutant.edits for mutant in MUTANTS}) == len(MUTANTS)
+    assert_distinct(MUTANTS)
 
 
 @pytest.mark.parametrize(
@@ -876,11 +798,11 @@ def test_mutants_are_distinct() -> None:
 )
 def test_battery_accepts_equivalents(old: str, new: str) -> None:
     """The battery judges behaviour: a rewriting that changes none passes."""
-    check(build(((old, new),)))
+    check(build(SOURCE, ((old, new),)))
 
 
 def test_no_op_edit_is_refused() -> None:
     """The canary of `build`: text that is not there, or replaced by itself."""
     for edit in (("no such text", "x"), (FIRST, FIRST)):
         with pytest.raises(AssertionError, match="no-op edit"):
-            build((edit,))
+            build(SOURCE, (edit,))
