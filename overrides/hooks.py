@@ -9,6 +9,7 @@ from typing import Any
 
 from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File
 
 # mkdocs-jupyter repeats half a megabyte of JupyterLab's styles in every notebook page,
 # and marks up code in its own way: its cells become blocks like those of other pages.
@@ -25,12 +26,21 @@ QUIZ = re.compile(r"^<quiz>.*?^</quiz>", re.DOTALL | re.MULTILINE)
 # Names that the search takes for one word, and the words that they are made of.
 NAME = re.compile(r"\b(?:(?:[A-Z][a-z]+[0-9]*[a-z]?){2,}|[a-z]+(?:_[a-z0-9]+)+)\b")
 WORD = re.compile(r"[A-Z]?[a-z]+[0-9]*")
+PAGE_BOOST = 0.6
 
 
 def on_config(config: Any) -> None:
     """Offer edit links only where it is known what they lead to."""
     if not config.repo_url:
         config.edit_uri = None
+
+
+def on_files(files: Any, *, config: Any) -> None:
+    """Publish each snippet as a file of its own, for the recipes to offer."""
+    root = Path(config.config_file_path).parent
+    for path in sorted((root / "snippets").glob("*.py")):
+        uri = path.relative_to(root).as_posix()
+        files.append(File.generated(config, uri, content=path.read_bytes()))
 
 
 @event_priority(100)
@@ -77,11 +87,14 @@ def on_post_build(config: Any) -> None:
     """Let names be found by their parts: BatchNorm2d by `norm`, in_channels by either.
 
     The search keeps names whole, so that a name that is typed, in whatever case, leads
-    to where it stands and not to wherever its parts do.
+    to where it stands and not to wherever its parts do. And it ranks a page whose title
+    has one word of the query before a section that has them all: that is set right.
     """
     path = Path(config.site_dir, "search", "search_index.json")
     index = json.loads(path.read_text("utf-8"))
     for entry in index["docs"]:
+        if "#" not in entry["location"]:
+            entry["boost"] = PAGE_BOOST * entry.get("boost", 1)
         names = NAME.findall(f"{entry['title']} {entry['text']}")
         parts = {part.lower() for name in names for part in WORD.findall(name)}
         if parts:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,24 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site as it is published: every page proved, then built strictly."""
-    folder = tmp_path_factory.mktemp("site")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _build(tmp_path_factory.mktemp("site"))
+    # Workers have a folder in common: the first to come builds, the others wait.
+    folder = tmp_path_factory.getbasetemp().parent / "site"
+    is_built = folder.with_name("site-is-built")
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        while not is_built.exists():
+            time.sleep(0.1)
+        return folder
+    try:
+        return _build(folder)
+    finally:
+        is_built.touch()
+
+
+def _build(folder: Path) -> Path:
     for command in (
         ["pytest", "-q", "docs"],
         ["mkdocs", "build", "--strict", "--site-dir", str(folder)],

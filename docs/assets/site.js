@@ -26,3 +26,25 @@ document$.subscribe(() => {
     update()
   })
 })
+
+// The chooser is a nested list. Here each answer folds, and opening one closes the other.
+document$.subscribe(() => {
+  document.querySelectorAll(".chooser li:not(:has(> details))").forEach((item) => {
+    const [label, ...rest] = item.children
+    const details = document.createElement("details")
+    const summary = document.createElement("summary")
+    summary.append(...label.childNodes)
+    label.remove()
+    details.append(summary, ...rest)
+    item.append(details)
+  })
+  // Material would load the page anew for its first link within the page, folded again.
+  document.querySelectorAll(".chooser a").forEach((link) => {
+    link.target = "_self"
+  })
+  document.querySelectorAll(".chooser ul").forEach((list, index) => {
+    list.querySelectorAll(":scope > li > details").forEach((details) => {
+      details.name = `chooser-${index}`
+    })
+  })
+})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -23,7 +24,8 @@ from proof.page import EXECUTED, normalise
 from proof.rendered import find
 from proof.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 NAMES = (
     "chromium",
     "chromium-browser",
@@ -65,6 +67,17 @@ def _documents() -> list[Document]:
 
 
 DOCUMENTS = _documents()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker of pytest-xdist run all tests of a page, which is opened once."""
+    for item in items:
+        if isinstance(item, pytest.Function) and HERE in item.path.parents:
+            params = item.callspec.params if hasattr(item, "callspec") else {}
+            shown = params.get("shown")
+            group = shown.url if isinstance(shown, Document) else item.path.name
+            item.add_marker(pytest.mark.xdist_group(group or "home"))
 
 
 @pytest.fixture(scope="session")
@@ -184,6 +197,20 @@ class _Handler(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+class _HandlerWithoutSearch(_Handler):
+    def do_GET(self) -> None:
+        """Serve an index of nothing: a browser works on the whole at every page."""
+        if self.path == "/search/search_index.json":
+            text = Path(self.directory, self.path[1:]).read_text("utf-8")
+            empty = json.dumps({**json.loads(text), "docs": []}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(empty)
+        else:
+            super().do_GET()
+
+
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away in the middle of an answer is no error."""
@@ -192,13 +219,13 @@ class _Server(ThreadingHTTPServer):
 
 
 @pytest.fixture(scope="session")
-def serve() -> Iterator[Callable[[Path], str]]:
+def serve() -> Iterator[Callable[..., str]]:
     """Serve a folder on a free port; the answer is its address."""
     servers: list[ThreadingHTTPServer] = []
 
-    def start(folder: Path) -> str:
+    def start(folder: Path, kind: type[_Handler] = _Handler) -> str:
         def handler(*args: Any) -> _Handler:
-            return _Handler(*args, directory=str(folder))
+            return kind(*args, directory=str(folder))
 
         server = _Server(("127.0.0.1", 0), handler)
         servers.append(server)
@@ -212,9 +239,15 @@ def serve() -> Iterator[Callable[[Path], str]]:
 
 
 @pytest.fixture(scope="session")
-def server(serve: Callable[[Path], str], site: Path) -> str:
+def server(serve: Callable[..., str], site: Path) -> str:
     """The address of the built site."""
     return serve(site)
+
+
+@pytest.fixture(scope="session")
+def server_without_search(serve: Callable[..., str], site: Path) -> str:
+    """The address of the built site, for pages that are only looked at."""
+    return serve(site, _HandlerWithoutSearch)
 
 
 @pytest.fixture(scope="session")
@@ -227,14 +260,14 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture(scope="session", params=DOCUMENTS, ids=lambda d: d.url or "home")
 def shown(
-    request: pytest.FixtureRequest, context: BrowserContext, server: str
+    request: pytest.FixtureRequest, context: BrowserContext, server_without_search: str
 ) -> Iterator[Opened]:
     """Each page of the site, loaded once for all tests that look at it.
 
     A test may change scheme and width, and must leave the page's content as it was.
     """
     page = context.new_page()
-    opened = Opened(page, server, request.param)
+    opened = Opened(page, server_without_search, request.param)
     page.emulate_media(color_scheme="light", reduced_motion="reduce")
     page.set_viewport_size({"width": 1440, "height": 900})
     opened.load()

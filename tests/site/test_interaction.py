@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 if TYPE_CHECKING:
     from tests.site.conftest import OpenPage
@@ -104,62 +102,6 @@ def test_palette_has_three_ways_and_is_remembered(open_page: OpenPage) -> None:
 
 
 # Search
-
-
-Search = Callable[[str], list[str]]
-
-
-@pytest.fixture(scope="module")
-def search(context: BrowserContext, server: str) -> Iterator[Search]:
-    """Type a query into the search box; the answer is the pages found, in order."""
-    page = context.new_page()
-    page.goto(server)
-    field, meta = (
-        page.locator(".md-search__input"),
-        page.locator(".md-search-result__meta"),
-    )
-
-    def ask(query: str) -> list[str]:
-        page.keyboard.press("Escape")
-        page.keyboard.press("/")
-        field.fill(" ")
-        page.keyboard.press("Backspace")
-        expect(meta).to_have_text("Type to start searching")
-        # One key is typed, since Material asks its worker at each key that comes up.
-        page.keyboard.insert_text(query[:-1])
-        page.keyboard.type(query[-1])
-        expect(meta).to_have_text(re.compile("matching"))
-        links = page.locator(".md-search-result__item").evaluate_all(
-            "items => items.map(item => new URL(item.querySelector('a').href).pathname)"
-        )
-        return [str(link).removeprefix("/") for link in links]
-
-    yield ask
-    page.close()
-
-
-@pytest.mark.parametrize(
-    ("query", "wanted"),
-    [
-        ("nn.Sequential", ""),
-        ("nn.Sequential", "question/comparison/"),
-        ("Sequential", ""),
-        ("BatchNorm2d", BLOCK),
-        ("batchnorm", "resnet/gradient_flow/"),
-        ("in_channels", BLOCK),
-        ("channels", BLOCK),
-        ("residual block", BLOCK),
-        ("ResidualBlock", BLOCK),
-        ("residualblock", ""),
-        ("ModuleList", "question/follow-ups/"),
-        ("modulelist", "question/follow-ups/"),
-        ("load_state_dict", "question/comparison/"),
-        ("state_dict", "question/comparison/"),
-    ],
-)
-def test_search_finds(search: Search, query: str, wanted: str) -> None:
-    found = search(query)
-    assert wanted in found[:3], found
 
 
 def test_search_by_keyboard(open_page: OpenPage) -> None:

@@ -110,8 +110,6 @@ def test_no_page_has_a_diagram_whose_library_is_elsewhere(site: Path) -> None:
 
 
 def test_no_page_asks_another_host_or_complains(shown: Opened) -> None:
-    shown.look("dark")
-    shown.look("light")
     assert shown.foreign == []
     assert shown.errors == []
 
