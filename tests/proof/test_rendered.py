@@ -260,6 +260,29 @@ def test_index_links_to_every_block(built: Site) -> None:
         assert f'id="{anchor}"' in text, (link, anchor)
 
 
+def test_a_visible_block_may_be_the_setup_of_others(
+    make_site: Callable[[str], Site],
+) -> None:
+    site = make_site("setup")
+    cont = "<!--pytest-codeblocks:cont-->"
+    setup = f"<!--\n```python\nx = 1\n```\n-->\n{cont}\n"
+    page = "# A { #a }\n\n" + setup + "```python\ny = x\n```\n\n"
+    page += setup + "```python\nz = x\n```\n\n```python\nx = 1\n```\n"
+    site.write("docs/index.md", page)
+    run = site.run_inside()
+    assert run.code == 0, run.output
+    build = site.build()
+    assert build.code == 0, build.output
+    assert check(site)[0] == 0
+    # And a visible block that is taken out is missed, setups of its text or not.
+    text = site.read("site/index.html")
+    start = text.rindex('<div class="language-python highlight"')
+    site.edit("site/index.html", text[start:], "</body></html>")
+    code, lines = check(site)
+    assert code == 1
+    assert "docs/index.md:23: the page does not show this block as code" in lines[0]
+
+
 def test_good_site_is_accepted(built: Site) -> None:
     code, lines = check(built)
     assert (code, lines[-1]) == (0, f"proof: {len(lines[-1:]) * 6} pages, 0 problems")
