@@ -3,6 +3,8 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 PAGES := docs README.md CONTRIBUTING.md
+# Blocks run beside each other in one pytest, tests in several: those of a page in one.
+TESTS := tests --numprocesses auto --dist loadgroup
 
 .PHONY: help serve test site check bench
 
@@ -14,8 +16,9 @@ serve: .venv/installed ## prove what is not proved, serve on 127.0.0.1:8000 (POR
 	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:$(PORT)
 
 test: .venv/installed ## run every block and every test, browser tests included
-	$(BIN)/pytest
-	$(BIN)/pytest --seed 1 $(PAGES)
+	$(BIN)/pytest $(PAGES)
+	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest --seed 1 --ignore-glob 'docs/*.py' $(PAGES)
 
 site: .venv/installed ## prove, then build the site strictly into site/
 	$(BIN)/pytest docs

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from html import unescape
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import latex2mathml.converter
 from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
+from mkdocs.structure.pages import _RelativePathTreeprocessor
 
 # mkdocs-jupyter repeats half a megabyte of JupyterLab's styles in every notebook page,
 # and marks up code in its own way: its cells become blocks like those of other pages.
 NOTEBOOK_EXTRAS = re.compile(
     r"<style\b.*?</style>|<script\b.*?</script>"
     r"|<clipboard-copy\b.*?</clipboard-copy>"
-    r'|<div class="clipboard-copy-txt".*?</div>',
+    r'|<div class="clipboard-copy-txt".*?</div>|<metadata>.*?</metadata>',
     re.DOTALL,
 )
 NOTEBOOK_CODE = re.compile(
@@ -27,6 +30,14 @@ QUIZ = re.compile(r"^<quiz>.*?^</quiz>", re.DOTALL | re.MULTILINE)
 NAME = re.compile(r"\b(?:(?:[A-Z][a-z]+[0-9]*[a-z]?){2,}|[a-z]+(?:_[a-z0-9]+)+)\b")
 WORD = re.compile(r"[A-Z]?[a-z]+[0-9]*")
 PAGE_BOOST = 0.6
+MATH = re.compile(
+    r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<tex>.*?)\\[)\]]</(?P=tag)>',
+    re.DOTALL,
+)
+LINK = re.compile(r'href="(?!#)([^":]+)"')
+ANCHOR = re.compile(r'\bid="([^"]+)"')
+FIGURE = re.compile(r'<img alt="(?P<alt>[^"]*)" src="(?P<name>[\w-]+\.svg)"[^>]*>')
+UNUSED_ID = re.compile(r'\s+id="([^"]+)"')
 
 
 def on_config(config: Any) -> None:
@@ -57,17 +68,51 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> None
             raise PluginError(f"{place}: {message}")
 
 
-def on_page_content(html: str, *, page: Any, **_: Any) -> str:
-    """Take the weight off notebook pages, and show their code as other pages do."""
-    if not page.file.src_uri.endswith(".py"):
-        return html
+def on_page_content(html: str, *, page: Any, config: Any, files: Any) -> str:
+    """Set formulas; show notebook pages as other pages are shown."""
+    html = MATH.sub(_formula, html)
+    return _notebook(html, page, config, files) if _is_notebook(page) else html
+
+
+def _formula(found: re.Match[str]) -> str:
+    """A formula as MathML, which browsers draw without a script."""
+    display = "block" if found["tag"] == "div" else "inline"
+    return str(latex2mathml.converter.convert(unescape(found["tex"]), display=display))
+
+
+def _is_notebook(page: Any) -> bool:
+    return str(page.file.src_uri).endswith(".py")
+
+
+def _notebook(html: str, page: Any, config: Any, files: Any) -> str:
+    """Take the weight off a notebook page, follow its links, draw its figures."""
     block = r'<div class="language-python highlight"><pre><code>\1</code></pre></div>'
-    source = page.file.src_uri.rpartition("/")[2]
-    link = f'<a href="{source}" download>Download this page as a script, {source}</a>'
     html = NOTEBOOK_CODE.sub(block, NOTEBOOK_EXTRAS.sub("", html))
     html = html.replace('class="anchor-link"', 'class="headerlink"')
     # Material makes a selector of this id, in which `=` may not stand.
-    return html.replace('id="cell-id=', 'id="cell-') + f"<p>{link}</p>"
+    html = html.replace('id="cell-id=', 'id="cell-')
+    folder = PurePosixPath(page.file.src_uri).with_suffix("")
+
+    def draw(found: re.Match[str]) -> str:
+        drawn = files.get_file_from_path((folder / found["name"]).as_posix())
+        return _figure(drawn.content_string, found["alt"]) if drawn else found[0]
+
+    # MkDocs follows and checks the links of pages that it has made from Markdown.
+    links = _RelativePathTreeprocessor(page.file, files, config)
+    html = LINK.sub(lambda found: f'href="{links.path_to_url(found[1])}"', html)
+    page.links_to_anchors = links.links_to_anchors
+    page.present_anchor_ids = set(ANCHOR.findall(html))
+    name = f"{folder.name}.ipynb"
+    link = f'<a href="{name}" download>Download this page as a notebook, {name}</a>'
+    return FIGURE.sub(draw, html) + f"<p>{link}</p>"
+
+
+def _figure(svg: str, alt: str) -> str:
+    """A figure of matplotlib in the page itself, so that its ink is the text's."""
+    svg = NOTEBOOK_EXTRAS.sub("", svg[svg.index("<svg") :])
+    svg = UNUSED_ID.sub(lambda id_: id_[0] if f"#{id_[1]}" in svg else "", svg)
+    svg = svg.replace("#000000", "currentColor").replace("#ffffff", "none")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{alt}"', 1)
 
 
 def on_post_page(output: str, **_: Any) -> str:

@@ -25,8 +25,8 @@ from proof.settings import Settings
 Record = dict[str, Any]
 FOLDER = ".proof"
 # Without these a file is no record, or one that an older engine wrote.
-FIELDS = {"claim", "code", "date", "error", "failure", "language", "line", "lock"}
-FIELDS |= {"outcome", "page", "parts", "python", "seconds", "torch", "varies"}
+FIELDS = {"claim", "code", "date", "error", "failure", "files", "language", "line"}
+FIELDS |= {"lock", "outcome", "page", "parts", "python", "seconds", "torch", "varies"}
 
 
 class Evidence:

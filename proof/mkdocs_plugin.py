@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.livereload import LiveReloadServer
 from mkdocs.plugins import BasePlugin, event_priority
-from mkdocs.structure.files import Files
+from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page as SitePage
 from mkdocs.utils import get_relative_url
 
-from proof import stamp
+from proof import notebook, stamp
 from proof.evidence import Evidence
 from proof.page import Page, read
 from proof.rendered import Verdict, examine
@@ -67,7 +66,7 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
 
     @event_priority(LAST)
     def on_config(self, config: MkDocsConfig) -> None:
-        """Read the settings anew, and tie notebooks to the evidence."""
+        """Read the settings anew."""
         self.root = Path(config.config_file_path).resolve().parent
         self.settings = Settings.load(self.root)
         self.evidence = Evidence(self.settings)
@@ -75,21 +74,40 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
         self.problems: list[str] = []
         self.unproved: set[str] = set()
         self.verdicts: dict[str, tuple[str, list[Verdict]]] = {}
-        if notebooks := config.plugins.get("mkdocs-jupyter"):
-            self._tie_notebooks(notebooks.config, Path(config.docs_dir))
+        jupyter = config.plugins.get("mkdocs-jupyter")
+        if jupyter and jupyter.config["execute"]:
+            message = "set execute: false, the engine has executed the notebooks"
+            raise PluginError(f"mkdocs.yml: mkdocs-jupyter: {message}")
 
-    def _tie_notebooks(self, options: Any, docs: Path) -> None:
-        """Cache by versions; execute no notebook that was not proved in isolation."""
-        if options["execute"] and options["allow_errors"]:
-            raise PluginError("mkdocs.yml: mkdocs-jupyter needs allow_errors: false")
-        versions = repr(sorted(self.evidence.environment.items())).encode()
-        key = hashlib.sha256(versions).hexdigest()[:16]
-        options["cache_dir"] = str(self.root / ".cache" / "mkdocs-jupyter" / key)
-        for path in docs.rglob("*.py"):
-            page = self._read(path)
-            known = self.evidence.of_page(page.name)
-            if not all(self.evidence.holds(known.get(b.claim)) for b in page.blocks):
-                options["execute_ignore"].append(str(path))
+    @event_priority(LAST)
+    def on_files(self, files: Files, *, config: MkDocsConfig) -> None:
+        """Show each notebook page as it ran, and publish what it wrote beside it."""
+        for file in list(files):
+            path = Path(config.docs_dir, file.src_uri)
+            if path.suffix == ".py" and file.src_dir == config.docs_dir:
+                self._show_as_it_ran(file, self._read(path), files, config)
+
+    def _show_as_it_ran(
+        self, file: File, page: Page, files: Files, config: MkDocsConfig
+    ) -> None:
+        known = self.evidence.of_page(page.name)
+        records = [known.get(block.claim) for block in page.blocks]
+        record = next((r for r in records if self.evidence.holds(r)), None)
+        shown = self.root / ".cache" / "notebooks" / f"{file.src_uri[:-3]}.ipynb"
+        shown.parent.mkdir(parents=True, exist_ok=True)
+        shown.write_text(notebook.executed(page, record), "utf-8")
+        file.abs_src_path = str(shown)
+        folder = PurePosixPath(file.src_uri).with_suffix("")
+        beside: dict[str, str | bytes] = {**notebook.files(record)}
+        beside[f"{folder.name}.ipynb"] = notebook.portable(page)
+        for name, content in beside.items():
+            uri = (folder / name).as_posix()
+            files.append(File.generated(config, uri, content=content))
+
+    def _source(self, page: SitePage, config: MkDocsConfig) -> Page | None:
+        """The first reading of a page, if it has a source."""
+        path = Path(config.docs_dir, page.file.src_uri)
+        return self._read(path) if path.is_file() else None
 
     def _read(self, path: Path) -> Page:
         name = path.relative_to(self.root).as_posix()
@@ -102,8 +120,8 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
         self, markdown: str, *, page: SitePage, config: MkDocsConfig, files: Files
     ) -> None:
         """Name the line of what is wrong with the source, before all else fails."""
-        if page.file.abs_src_path:
-            for line, message in self._read(Path(page.file.abs_src_path)).problems:
+        if source := self._source(page, config):
+            for line, message in source.problems:
                 self._complain(page, line, message)
 
     @event_priority(LAST)
@@ -111,9 +129,9 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
         self, html: str, *, page: SitePage, config: MkDocsConfig, files: Files
     ) -> None:
         """Look each shown block up in the evidence."""
-        if not page.file.abs_src_path:
+        source = self._source(page, config)
+        if source is None:
             return
-        source = self._read(Path(page.file.abs_src_path))
         verdicts, problems = examine(html, source, self.evidence)
         for line, message in problems:
             self._complain(page, line, message)

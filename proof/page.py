@@ -12,7 +12,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -39,6 +39,9 @@ KEYWORD = re.compile(
     r"pytest-codeblocks:\s*(cont|expected-output(-ignore-whitespace)?|importorskip\([\w.]+\))"
 )
 ANNOTATION = re.compile(r"[ ]*#[ ]*\(\d+\)!?[ ]*$", re.MULTILINE)
+
+SNIPPETS = "snippets"
+SNIPPET_IMPORT = re.compile(rf"^from {SNIPPETS}\.(?P<module>\w+) import", re.MULTILINE)
 
 
 class PageError(Exception):
@@ -90,6 +93,12 @@ class Block:
     marks: list[Mark]
     importorskip: str | None = None
     ignore_whitespace: bool = False
+    snippets: dict[str, str] = field(default_factory=dict)  # what a notebook imports
+
+    @property
+    def is_notebook(self) -> bool:
+        """Whether the parts are the cells of a notebook page."""
+        return self.page.endswith(".py")
 
     @property
     def line(self) -> int:
@@ -109,7 +118,7 @@ class Block:
         said += [
             [mark.name, repr(mark.args), repr(mark.options)] for mark in self.marks
         ]
-        said.append(self.ignore_whitespace)
+        said += [self.ignore_whitespace, self.snippets]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def mark(self, name: str) -> Mark | None:
@@ -368,7 +377,7 @@ def read(path: Path, name: str, settings: Settings) -> Page:
             line = page.source[: page.source.index("\ufffd")].count("\n") + 1
             raise PageError(line, "this line is not UTF-8: save the file as UTF-8")
         if path.suffix == ".py":
-            _read_notebook(page)
+            _read_notebook(page, settings)
         else:
             lines = without_front_matter(page.source.split("\n"))
             _read_lines(list(expand(lines, settings.expander)), reader)
@@ -431,7 +440,7 @@ def _strip(line: str, width: int) -> str:
     return line[min(width, len(line) - len(kept)) :]
 
 
-def _read_notebook(page: Page) -> None:
+def _read_notebook(page: Page, settings: Settings) -> None:
     """Read a percent-format notebook: its code cells are the parts of one block."""
     cells: list[tuple[int, list[str]]] = []
     for number, line in enumerate(page.source.split("\n"), 1):
@@ -449,4 +458,16 @@ def _read_notebook(page: Page) -> None:
             lines = list(range(first, first + code.count("\n")))
             parts.append(Part(code, opening, False, lines, end=lines[-1]))
     if parts:
-        page.blocks.append(Block(page.name, "python", parts, []))
+        block = Block(page.name, "python", parts, [])
+        block.snippets = dict(_imported_snippets(page.source, settings.root))
+        page.blocks.append(block)
+
+
+def _imported_snippets(source: str, root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the path and the text of each snippet that the source imports."""
+    for found in SNIPPET_IMPORT.finditer(source):
+        name = f"{SNIPPETS}/{found['module']}.py"
+        if not (root / name).is_file():
+            line = source[: found.start()].count("\n") + 1
+            raise PageError(line, f"there is no {name}: correct the import")
+        yield name, (root / name).read_text("utf-8")

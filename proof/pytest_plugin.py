@@ -21,7 +21,7 @@ from pytest_codeblocks import plugin as codeblocks
 
 from proof.evidence import Evidence, Record
 from proof.extract import extract
-from proof.page import Block, Part, fence_for, read
+from proof.page import SNIPPETS, Block, Part, fence_for, read
 from proof.sandbox import Job, Result, Sandbox
 from proof.settings import Settings
 
@@ -93,6 +93,13 @@ class Proof:
         name = self.settings.page(file_path)
         return PageFile.of(parent, file_path, name, self) if name else None
 
+    def pytest_pycollect_makemodule(
+        self, module_path: Path, parent: pytest.Collector
+    ) -> pytest.Collector | None:
+        """Keep pytest from importing a notebook page that it is asked for by name."""
+        is_page = self.settings.page(module_path) is not None
+        return NoModule.from_parent(parent, path=module_path) if is_page else None
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Start what must run, on every core; pytest waits for one at a time."""
         if self.config.option.collectonly:
@@ -146,6 +153,14 @@ class Proof:
             terminalreporter.write_line(f"proof: {self.counts.total()} blocks: {kinds}")
         for page in sorted(self.edits):
             terminalreporter.write_line(f"proof: wrote output into {page}")
+
+
+class NoModule(pytest.File):
+    """In the place of a Python module that must not be imported."""
+
+    def collect(self) -> list[pytest.Item]:
+        """Find nothing."""
+        return []
 
 
 class PageFile(codeblocks.MarkdownFile):
@@ -241,17 +256,20 @@ class BlockItem(codeblocks.TestBlock):
         """Start the block if it must run."""
         if self.is_known or self.skip_reason:
             return None
-        settings, mark = self.proof.settings, self.block.mark("timeout")
-        limit = float(str(mark.args[0])) if mark else settings.timeout
-        parts = [part.code for part in self.block.parts]
+        block, settings = self.block, self.proof.settings
+        limit = settings.notebook_timeout if block.is_notebook else settings.timeout
+        if mark := block.mark("timeout"):
+            limit = float(str(mark.args[0]))
         job = Job(
-            self.block.language,
-            parts,
+            block.language,
+            [part.code for part in block.parts],
             limit,
             settings.memory,
             self.proof.seed,
             settings.ignored_warnings,
-            settings.root if self.block.page in settings.in_clone else None,
+            clone_of=settings.root if block.page in settings.in_clone else None,
+            snippets=settings.root / SNIPPETS if block.is_notebook else None,
+            keeps_files=block.is_notebook,
         )
         return self.proof.submit(self.block.claim, job)
 
@@ -317,6 +335,7 @@ class BlockItem(codeblocks.TestBlock):
             if result.error_type
             else "",
             "failure": failure,
+            "files": result.files,
             "seconds": round(result.seconds, 4),
         }
 
@@ -384,7 +403,7 @@ def _details(block: Block, result: Result) -> str:
 
 
 def _judge_output(block: Block, result: Result, seed: int) -> tuple[str, Edits]:
-    if block.page.endswith(".py") or block.mark("chance"):
+    if block.is_notebook or block.mark("chance"):
         return "", []
     failures, edits, uncovered = [], [], ""
     for part, output, shown in _printed(block, result):

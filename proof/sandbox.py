@@ -8,6 +8,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import base64
 import contextlib
 import ctypes
 import linecache
@@ -27,7 +28,7 @@ import traceback
 import types
 import warnings
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ FUTURES = sum(
 )
 SEPARATOR = "\x1e"
 OUTPUT_LIMIT = 1 << 20
+FILES_LIMIT = 4 << 20
 GRACE = 5.0  # for a process to end that has said what came of its block
 PARTING = 1.0  # for a thread or child to end that the block has told to
 
@@ -60,6 +62,8 @@ class Job:
     seed: int
     ignored_warnings: tuple[str, ...] = ()
     clone_of: Path | None = None
+    snippets: Path | None = None  # a folder that the block may import from
+    keeps_files: bool = False
 
 
 @dataclass
@@ -67,6 +71,7 @@ class Result:
     """What came of it; `line` counts lines of the whole code from 1, 0 if unknown."""
 
     outputs: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)  # what it wrote, in base64
     error_type: str = ""
     error: str = ""
     line: int = 0
@@ -89,6 +94,9 @@ class Sandbox:
         os.environ["PYTHONHASHSEED"] = str(seed)
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         self.processes: set[Any] = set()
+        # Starting a process asks after all others, and of two threads that ask after
+        # one process at once, one is told that it ended with 255, whatever it did.
+        self.lock = threading.Lock()
 
     def run(self, job: Job) -> Result:
         """Run the job to its end, whatever that is."""
@@ -97,7 +105,8 @@ class Sandbox:
             prefix="block-", ignore_cleanup_errors=True
         ) as home:
             process = self.context.Process(target=_main, args=(sender, job, home))
-            process.start()
+            with self.lock:
+                process.start()
             self.processes.add(process)
             sender.close()
             ended_well = False
@@ -106,18 +115,23 @@ class Sandbox:
                     limit = f"still running after its limit of {job.timeout:g} s"
                     return Result(error_type="TimeLimit", error=limit)
                 result: Result = receiver.recv()
-                process.join(GRACE)
-                ended_well = process.exitcode == 0
+                ended_well = self._exit_code(process, GRACE) == 0
                 return result
             except EOFError:
-                process.join()
-                return Result(error_type="Died", error=_death(process.exitcode))
+                code = self._exit_code(process, None)
+                return Result(error_type="Died", error=_death(code))
             finally:
                 receiver.close()
                 if not ended_well:
                     _kill(process, home)
-                process.join()
+                self._exit_code(process, None)
                 self.processes.discard(process)
+
+    def _exit_code(self, process: Any, timeout: float | None) -> int | None:
+        """Wait for the process to end, and ask after it alone."""
+        wait([process.sentinel], timeout)
+        with self.lock:
+            return process.exitcode  # type: ignore[no-any-return]
 
     def stop(self) -> None:
         """End what still runs."""
@@ -134,7 +148,7 @@ def _death(code: int | None) -> str:
 def _kill(process: Any, home: str) -> None:
     """Kill the process and all that descends from it."""
     family = []
-    if process.is_alive():
+    if not wait([process.sentinel], 0):
         with contextlib.suppress(psutil.NoSuchProcess):
             family = psutil.Process(process.pid).children(recursive=True)
         process.kill()
@@ -154,9 +168,14 @@ def _main(sender: Connection, job: Job, home: str) -> None:
     if job.clone_of:
         command = ["git", "clone", "--quiet", str(job.clone_of), "clone"]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    if job.snippets:
+        Path(job.snippets.name).symlink_to(job.snippets)
+    found = {path.name for path in Path(home).iterdir()}
     started = time.perf_counter()
     result = _run_python(job) if job.language == "python" else _run_shell(job)
     result.seconds = time.perf_counter() - started
+    if job.keeps_files and not result.error_type:
+        _keep_files(Path(home), found, result)
     if not result.error_type and (left := _left_behind()):
         result.error_type, result.error = "LeftBehind", left
     # As a plain string: to unpickle a TorchVersion, the receiver would import torch.
@@ -280,6 +299,19 @@ def _run_python(job: Job) -> Result:
         result.outputs.append(_taken_output())
         _describe(error, path, result)
     return result
+
+
+def _keep_files(home: Path, found: set[str], result: Result) -> None:
+    """Take what the block wrote into its folder, for the page to show and offer."""
+    size = 0
+    for path in sorted(home.iterdir()):
+        if path.is_file() and path.name not in {*found, "block.py"}:
+            size += path.stat().st_size
+            if size > FILES_LIMIT:
+                result.error_type = "TooMuch"
+                result.error = f"its files are larger than {FILES_LIMIT >> 20} MiB"
+                return
+            result.files[path.name] = base64.b64encode(path.read_bytes()).decode()
 
 
 def _describe(error: BaseException, path: str, result: Result) -> None:

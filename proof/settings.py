@@ -35,6 +35,7 @@ class Settings:
     in_clone: tuple[str, ...]
     lock: str
     timeout: float
+    notebook_timeout: float
     memory: float
     languages: frozenset[str]
     ignored_warnings: tuple[str, ...]
@@ -61,6 +62,7 @@ class Settings:
             in_clone=tuple(own.get("in-clone", ())),
             lock=own.get("lock", "constraints.txt"),
             timeout=float(own.get("timeout", 30)),
+            notebook_timeout=float(own.get("notebook-timeout", 300)),
             memory=float(own.get("memory", 8)),
             languages=frozenset(own.get("languages", ("text",))),
             ignored_warnings=tuple(own.get("ignored-warnings", ())),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import html
 import re
 from collections import Counter
@@ -24,6 +23,7 @@ OPENING = re.compile(
 def stamp(page: str, verdicts: Iterable[Verdict]) -> str:
     """Write under each block what came of it; make copying yield what was executed."""
     pieces, at = [], 0
+    setups: dict[str, str] = {}  # the text of each, and where it is to be found
     for verdict in verdicts:
         shown = verdict.shown
         opening = OPENING.match(page, shown.opening)
@@ -31,7 +31,7 @@ def stamp(page: str, verdicts: Iterable[Verdict]) -> str:
             pieces += [page[at : shown.opening], _opening(opening, verdict)]
             at = opening.end()
         if verdict.record or verdict.problem:
-            pieces += [page[at : shown.end], _line(verdict)]
+            pieces += [page[at : shown.end], _line(verdict, setups)]
             at = shown.end
     return "".join(pieces) + page[at:]
 
@@ -49,7 +49,7 @@ def _opening(found: re.Match[str], verdict: Verdict) -> str:
     return f"{found['start']}{found['classes']} no-copy{kind}{found['rest']}>"
 
 
-def _line(verdict: Verdict) -> str:
+def _line(verdict: Verdict, setups: dict[str, str]) -> str:
     record = verdict.record
     if verdict.problem or not record:
         said = f"not proved: {html.escape(verdict.problem)}"
@@ -67,12 +67,15 @@ def _line(verdict: Verdict) -> str:
         said += ", and raised, as it must:"
         said += f'<samp class="proof-error">{html.escape(error)}</samp>'
     for code in setup_parts(verdict):
-        setup = _highlight(code, record["language"])
+        place = setups.setdefault(code, anchor_of(record, verdict.part))
+        if place == anchor_of(record, verdict.part):
+            setup = _highlight(code, record["language"])
+        else:
+            setup = f'<p>the same as under <a href="#{place}">a block above</a></p>'
         said += f"<details><summary>setup</summary>{setup}</details>"
     return f'<div class="proof" {rest}>{said}</div>'
 
 
-@functools.cache  # Many blocks have the same snippet as their setup.
 def _highlight(code: str, language: str) -> str:
     shown = pygments.highlight(
         code, get_lexer_by_name(language), HtmlFormatter(nowrap=True)

@@ -1739,7 +1739,7 @@ def assert_refused(ran: Ran, fault: Fault, line: int) -> None:
 def planted(make_site: Callable[[str], Site]) -> Planted:
     """All pages that fail by themselves, on one site."""
     site = make_site("faults")
-    site.configure([{"mkdocs-jupyter": {"include": ["*.py"], "allow_errors": False}}])
+    site.configure([{"mkdocs-jupyter": {"include": ["*.py", "*.ipynb"]}}])
     plant(site, FAILING + MISWRITTEN)
     return Planted(site, site.run(), site.build())
 

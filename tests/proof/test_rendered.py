@@ -183,8 +183,7 @@ INDEX = "# Proved { #proved }\n\n<!-- proof:index -->\n"
 def built(make_site: Callable[[str], Site]) -> Site:
     """A site that was proved and built, with a notebook that was executed."""
     site = make_site("built")
-    notebooks = {"include": ["*.py"], "execute": False, "allow_errors": False}
-    site.configure([{"mkdocs-jupyter": notebooks}])
+    site.configure([{"mkdocs-jupyter": {"include": ["*.py", "*.ipynb"]}}])
     site.write("docs/page.md", PAGE)
     site.write("docs/folder/index.md", "# Folder { #f }\n\n```python\ny = 1\n```\n")
     site.write("docs/notebook.py", NOTEBOOK)

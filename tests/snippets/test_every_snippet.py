@@ -68,7 +68,7 @@ def problems(source: str) -> list[str]:
         if isinstance(node, ast.Assign)
         and [ast.unparse(target) for target in node.targets] == ["__all__"]
     ]
-    if listed != [sorted(defined)]:
+    if [sorted(names) for names in listed] != [sorted(defined)]:
         found.append(f"__all__ is {listed}, public names are {sorted(defined)}")
     for name, node in defined.items():
         said = ast.get_docstring(node) or ""
