@@ -6,7 +6,7 @@ PAGES := docs README.md CONTRIBUTING.md
 # Blocks run beside each other in one pytest, tests in several: those of a page in one.
 TESTS := tests --numprocesses auto --dist loadgroup
 
-.PHONY: help serve test site check bench
+.PHONY: help serve test site check bench seeds
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 10
@@ -35,6 +35,9 @@ check: .venv/installed ## what to run before a pull request: format, lint, types
 
 bench: .venv/installed ## measure what the engine costs
 	$(BIN)/python benchmarks/engine.py
+
+seeds: .venv/installed ## repeat every experiment with three other seeds
+	$(BIN)/python benchmarks/seeds.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

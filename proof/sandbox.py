@@ -48,7 +48,7 @@ SEPARATOR = "\x1e"
 OUTPUT_LIMIT = 1 << 20
 FILES_LIMIT = 4 << 20
 GRACE = 5.0  # for a process to end that has said what came of its block
-PARTING = 1.0  # for a thread or child to end that the block has told to
+PARTING = 3.0  # for a thread or child to end that the block has told to
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,11 @@ def test_the_outermost_section_is_complete(path: Path) -> None:
 def test_a_recipe_and_a_test_share_the_name(path: Path) -> None:
     name = path.stem
     assert (ROOT / "tests" / "snippets" / f"test_{name}.py").is_file()
-    recipe = (ROOT / "docs" / "recipes" / f"{name.replace('_', '-')}.md").read_text()
+    page = f"{name.replace('_', '-')}.md"
+    folders = [ROOT / "docs" / folder for folder in ("recipes", "resnet")]
+    recipes = [folder / page for folder in folders if (folder / page).is_file()]
+    assert recipes, f"no page {page}"
+    recipe = recipes[0].read_text("utf-8")
     assert f'--8<-- "snippets/{name}.py:' in recipe
     assert f"(../snippets/{name}.py){{ download" in recipe
 

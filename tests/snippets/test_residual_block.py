@@ -769,6 +769,67 @@ MUTANTS = (
         "accepted: stride=0",
     ),
     one("message without the value", ", got {value!r}", "", "message"),
+    one(
+        "truth test of the shortcut",
+        *add("if self.shortcut:\n            out += self.shortcut(x)"),
+        "eval output",
+    ),
+    one(
+        "skip after the first layer", FIRST, f"{FIRST}\n        x = out", "eval output"
+    ),
+    one(
+        "branch twice",
+        *add("out = out + self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))"),
+        "eval output",
+    ),
+    one(
+        "relu on the identity",
+        "nn.Sequential()  # no module inside: returns its input",
+        "nn.Sequential(nn.ReLU())",
+        "eval output",
+    ),
+    Mutant(
+        "BatchNorm after the addition",
+        (
+            (SECOND, "out = self.conv2(out)"),
+            add("out = self.bn2(out + self.shortcut(x))"),
+        ),
+        AssertionError,
+        "eval output",
+    ),
+    one(
+        "pooled projection",
+        PROJECTION,
+        "nn.AvgPool2d(stride),\n                "
+        + PROJECTION.replace("stride=stride, ", ""),
+        "state_dict",
+    ),
+    one(
+        "shortcut pooled to 1x1",
+        *add("out += self.shortcut(x).mean((2, 3), keepdim=True)"),
+        "eval output",
+    ),
+    Mutant(
+        "projection made in forward",
+        (
+            (CONDITION, "if True:"),
+            add("out += nn.Conv2d(x.shape[1], out.shape[1], 1, self.conv1.stride)(x)"),
+        ),
+        AssertionError,
+        "eval output",
+    ),
+    one(
+        "stochastic depth without rescaling",
+        SECOND,
+        f"{SECOND}\n        if self.training:\n"
+        "            out = out * (torch.rand(len(x), 1, 1, 1) < 0.5)",
+        "train output",
+    ),
+    one(
+        "dropout on the skip",
+        *add("out += nn.functional.dropout(self.shortcut(x), 0.5, self.training)"),
+        "train output",
+    ),
 )
 
 
