@@ -112,7 +112,9 @@ def _figure(svg: str, alt: str) -> str:
     svg = NOTEBOOK_EXTRAS.sub("", svg[svg.index("<svg") :])
     svg = UNUSED_ID.sub(lambda id_: id_[0] if f"#{id_[1]}" in svg else "", svg)
     svg = svg.replace("#000000", "currentColor").replace("#ffffff", "none")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{alt}"', 1)
+    # Letters have no colour of their own: they take that of the whole.
+    start = f'<svg role="img" aria-label="{alt}" fill="currentColor"'
+    return svg.replace("<svg", start, 1)
 
 
 def on_post_page(output: str, **_: Any) -> str:

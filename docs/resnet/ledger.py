@@ -156,7 +156,7 @@ for name, rows in ledgers.items():
 
 # %% [markdown]
 # The "18" counts the convolutions of the branches, the stem and the last linear layer;
-# the convolutions on the shortcuts are left out. "1.8 GFLOPs" in papers and model lists
+# the convolutions on the shortcuts are left out. `1.8 GFLOPs` in papers and model lists
 # means multiply-adds.
 #
 # ## The CIFAR networks

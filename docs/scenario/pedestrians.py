@@ -527,7 +527,7 @@ def picture(name: str, chosen: list[tuple[int, int]]) -> None:
         one = TEST[number]
         sure = sure_of(number, time_)
         show(axes, one.frames[time_], sure, one.truth[time_])
-    plt.savefig(name, dpi=110)
+    plt.savefig(name, dpi=110, transparent=True)
 
 
 def sure_of(number: int, time_: int) -> Tensor:

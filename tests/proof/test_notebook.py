@@ -80,7 +80,8 @@ def test_what_it_wrote_is_published_beside_it(built: Site) -> None:
 def test_a_figure_is_drawn_in_the_page(page: str) -> None:
     start = page.index("<svg role=")
     figure = page[start : page.index("</svg>", start)]
-    assert 'role="img" aria-label="A line that rises" width="9pt"' in figure
+    tag = 'role="img" aria-label="A line that rises" fill="currentColor" width="9pt"'
+    assert tag in figure
     assert "currentColor" in figure
     assert "#000000" not in figure
     assert "metadata" not in figure
