@@ -480,6 +480,13 @@ SIZE = "must match the size"
 BASIC, NECK = "BasicBlock, stride 1, projected: ", "Bottleneck, stride 1, projected: "
 
 MUTANTS = (
+    # The stage.
+    one(
+        "one block in every place",
+        "return nn.Sequential(*layers)",
+        "return nn.Sequential(*[layers[0], *[layers[-1]] * (blocks - 1)])",
+        "resnet34: count",
+    ),
     # The sum.
     one("no skip added", SUM, "pass", f"{BASIC}output"),
     one("projection ignored", SUM, "out += x", SIZE, RuntimeError),
