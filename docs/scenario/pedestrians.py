@@ -144,7 +144,8 @@ def car(foot: float, x: float, height: float, tones: Tensor) -> Shapes:
 # %% [markdown]
 # A clip is drawn from one seed, so that clips, not frames, are split between training,
 # validation and test: frames of one clip are near-copies of each other. The truth of a
-# frame is the centre and the height of each figure of which at least two fifths is visible.
+# frame is the centre and the height of each figure of which at least two fifths is
+# visible.
 
 
 # %%
