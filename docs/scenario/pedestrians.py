@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A pedestrian detector for a video feed
 #
-# Fourteen residual blocks in an `nn.Sequential`, trained for about a minute on one CPU
-# core, find the figures of streets that they have never seen with an F1 of
+# Fourteen residual blocks in an `nn.Sequential`, trained on one CPU core while this
+# page is proved, find the figures of streets that they have never seen with an F1 of
 # <data value="scenario/pedestrians#residual.f1">0.6</data>; the same layers without the
 # skips reach <data value="scenario/pedestrians#plain.f1">0.4</data>. The trained
 # network is saved as a `state_dict`, exported, and the loaded and exported copies are

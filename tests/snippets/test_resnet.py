@@ -164,6 +164,7 @@ def check(module: types.ModuleType) -> None:
         check_cifar(module, option)
     check_cifar_gammas(module)
     check_network(module)
+    check_stage(module)
     check_bottlenecks(module)
     check_names(module)
 
@@ -239,6 +240,13 @@ def check_network(module: types.ModuleType) -> None:
     bits(net.state_dict(), state, "network")
     assert wanted is not None
     same_step(net, wanted, x, "network")
+
+
+def check_stage(module: types.ModuleType) -> None:
+    """A stage holds as many blocks as it was asked for, each with its own weights."""
+    with torch.device("meta"):
+        net = module.ResNet(module.BasicBlock, (3, 1, 1, 1))
+    assert len(set(net.layer1)) == 3, "stage: blocks"
 
 
 def check_bottlenecks(module: types.ModuleType) -> None:
@@ -485,7 +493,7 @@ MUTANTS = (
         "one block in every place",
         "return nn.Sequential(*layers)",
         "return nn.Sequential(*[layers[0], *[layers[-1]] * (blocks - 1)])",
-        "resnet34: count",
+        "stage: blocks",
     ),
     # The sum.
     one("no skip added", SUM, "pass", f"{BASIC}output"),
