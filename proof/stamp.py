@@ -19,6 +19,9 @@ OPENING = re.compile(
     r'(?P<start><div\b[^>]*\bclass=")(?P<classes>[^"]*)(?P<rest>"[^>]*)>'
 )
 
+# Hidden blocks, which Markdown has made ready to be shown, though nobody sees them.
+HIDDEN = re.compile(r"<!--(?:(?!-->).)*?<pre\b.*?-->", re.DOTALL)
+
 
 def stamp(page: str, verdicts: Iterable[Verdict]) -> str:
     """Write under each block what came of it; make copying yield what was executed."""
@@ -33,7 +36,7 @@ def stamp(page: str, verdicts: Iterable[Verdict]) -> str:
         if verdict.record or verdict.problem:
             pieces += [page[at : shown.end], _line(verdict, setups)]
             at = shown.end
-    return "".join(pieces) + page[at:]
+    return HIDDEN.sub("", "".join(pieces) + page[at:])
 
 
 def _opening(found: re.Match[str], verdict: Verdict) -> str:

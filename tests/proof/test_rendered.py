@@ -214,6 +214,13 @@ def test_copy_is_what_ran(page: str) -> None:
         exec(compile(html.unescape(text), "copied", "exec"), {})
 
 
+def test_a_setup_is_sent_once_and_not_in_a_comment_too(page: str) -> None:
+    comments = re.findall(r"<!--.*?-->", page, re.DOTALL)
+    assert comments
+    assert [comment for comment in comments if "<pre" in comment] == []
+    assert page.count("<summary>setup</summary>") == 1
+
+
 def test_block_without_setup_is_copied_as_shown(page: str) -> None:
     raises = page[page.index("torch.ones") :]
     assert "data-copy" not in raises[raises.index("must match") :]

@@ -22,7 +22,7 @@ def test_html_is_light(site: Path, documents: list[Document]) -> None:
     for document in documents:
         path = site / document.url
         path = path / "index.html" if path.is_dir() else path
-        limit = 40 if document.source.endswith(".py") else 110
+        limit = 40 if document.source.endswith(".py") else 90
         assert weight(path) < limit * KILOBYTE, f"{document.url}: {weight(path)} bytes"
 
 
