@@ -38,6 +38,8 @@ LINK = re.compile(r'href="(?!#)([^":]+)"')
 ANCHOR = re.compile(r'\bid="([^"]+)"')
 FIGURE = re.compile(r'<img alt="(?P<alt>[^"]*)" src="(?P<name>[\w-]+\.svg)"[^>]*>')
 UNUSED_ID = re.compile(r'\s+id="([^"]+)"')
+PATH = re.compile(r' d="[^"]*"')
+FINER = re.compile(r"(\.\d)\d+")  # than a tenth of a point
 
 
 def on_config(config: Any) -> None:
@@ -111,6 +113,7 @@ def _figure(svg: str, alt: str) -> str:
     """A figure of matplotlib in the page itself, so that its ink is the text's."""
     svg = NOTEBOOK_EXTRAS.sub("", svg[svg.index("<svg") :])
     svg = UNUSED_ID.sub(lambda id_: id_[0] if f"#{id_[1]}" in svg else "", svg)
+    svg = PATH.sub(lambda path: FINER.sub(r"\1", path[0]), svg)
     svg = svg.replace("#000000", "currentColor").replace("#ffffff", "none")
     # Letters have no colour of their own: they take that of the whole.
     start = f'<svg role="img" aria-label="{alt}" fill="currentColor"'

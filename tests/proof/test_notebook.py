@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 SVG = '<svg width="9pt"><metadata>m</metadata><g id="axes_1" style="stroke: #000000"/>'
+SVG += '<path d="M 1.25 2.7182"/>'
 NOTEBOOK = f'''\
 # %% [markdown]
 # # An experiment
@@ -85,6 +86,7 @@ def test_a_figure_is_drawn_in_the_page(page: str) -> None:
     assert "currentColor" in figure
     assert "#000000" not in figure
     assert "metadata" not in figure
+    assert '<path d="M 1.2 2.7"/>' in figure
     assert "axes_1" not in figure
 
 
