@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page as SitePage
 from mkdocs.utils import get_relative_url
 
-from proof import notebook, stamp
+from proof import notebook, quiz, stamp
 from proof.evidence import Evidence
 from proof.page import Page, read
 from proof.rendered import Verdict, examine
@@ -122,7 +122,7 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
         """Name the line of what is wrong with the source, before all else fails."""
         if source := self._source(page, config):
             for line, message in source.problems:
-                self._complain(page, line, message)
+                self._complain(page.file.src_uri, line, message)
 
     @event_priority(LAST)
     def on_page_content(
@@ -134,7 +134,7 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
             return
         verdicts, problems = examine(html, source, self.evidence)
         for line, message in problems:
-            self._complain(page, line, message)
+            self._complain(page.file.src_uri, line, message)
         known = self.evidence.of_page(source.name)
         for block in source.blocks:
             record = known.get(block.claim)
@@ -158,8 +158,8 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
             html = html.replace(stamp.INDEX, index)
         page.content = html or page.content
 
-    def _complain(self, page: SitePage, line: int, message: str) -> None:
-        text = f"{self.settings.docs}/{page.file.src_uri}:{line}: {message}"
+    def _complain(self, uri: str, line: int, message: str) -> None:
+        text = f"{self.settings.docs}/{uri}:{line}: {message}"
         if text not in self.problems:
             self.problems.append(text)
             log.warning(text)
@@ -168,6 +168,9 @@ class ProofPlugin(BasePlugin):  # type: ignore[type-arg,no-untyped-call]
     def on_env(self, env: Any, *, config: MkDocsConfig, files: Files) -> None:
         """Stop a strict build before it writes a page; prove while serving."""
         self.files = files
+        asked = [q for page in self.pages.values() for q in page.questions]
+        for name, line, message in quiz.habits(asked):
+            self._complain(name.partition("/")[2], line, message)
         if self.problems and config.strict:
             raise PluginError(
                 f"nothing is built, {len(self.problems)} problems:\n"

@@ -19,6 +19,7 @@ from pathlib import Path
 import yaml
 from pymdownx.snippets import SnippetMissingError, SnippetPreprocessor
 
+from proof import quiz
 from proof.settings import Settings
 
 PLAIN = {"py": "python", "py3": "python", "python3": "python", "shell": "sh"}
@@ -139,6 +140,7 @@ class Page:
     blocks: list[Block]
     problems: list[tuple[int, str]]
     source: str = ""
+    questions: list[quiz.Question] = field(default_factory=list)
 
 
 def normalise(code: str) -> str:
@@ -381,6 +383,9 @@ def read(path: Path, name: str, settings: Settings) -> Page:
         else:
             lines = without_front_matter(page.source.split("\n"))
             _read_lines(list(expand(lines, settings.expander)), reader)
+            page.questions = list(quiz.questions(name, page.source, page.blocks))
+            for question in page.questions:
+                page.problems += quiz.problems(question)
     except PageError as error:
         reader.problem(error.line, str(error))
     page.problems.sort()
