@@ -13,17 +13,13 @@ document$.subscribe(() => {
   setTimeout(label, 300)
 })
 
-// The quiz plugin takes an empty submission for a wrong answer: submit once there is one.
+// Scripts that only some pages need.
+const here = document.currentScript.src
+const marks = { quiz: ".quiz", practice: ".questions, .timer", cards: ".cards" }
 document$.subscribe(() => {
-  document.querySelectorAll(".quiz form").forEach((form) => {
-    const submit = form.querySelector("button[type=submit]")
-    const update = () => {
-      const open = form.querySelector("input:is([type=radio], [type=checkbox]):enabled")
-      if (submit && open) submit.disabled = !form.querySelector("input:checked")
-    }
-    form.addEventListener("input", update)
-    form.addEventListener("click", () => setTimeout(update))
-    update()
+  Object.entries(marks).forEach(([name, mark]) => {
+    if (!document.querySelector(mark)) return
+    import(new URL(`${name}.js`, here)).then((script) => script.start())
   })
 })
 
