@@ -122,7 +122,7 @@ def of_table(page: str, source: str) -> Iterator[Card]:
 
 
 def _cards(config: Any, files: Any) -> list[Card]:
-    root = Path(config.config_file_path).parent
+    root = Path(config.config_file_path).resolve().parent
     settings = Settings.load(root)
     cards: list[Card] = []
     for file in files.documentation_pages():

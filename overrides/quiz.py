@@ -34,7 +34,7 @@ asked: dict[str, list[Question]] = {}  # the questions of each page, by its sour
 def on_files(files: Any, *, config: Any) -> None:
     """Read the questions of all pages, for their overview."""
     asked.clear()
-    root = Path(config.config_file_path).parent
+    root = Path(config.config_file_path).resolve().parent
     settings = Settings.load(root)
     for file in files.documentation_pages():
         if file.src_uri.endswith(".md") and "<quiz>" in file.content_string:

@@ -287,6 +287,7 @@ def shown(
     page.set_viewport_size({"width": 1440, "height": 900})
     opened.load()
     page.evaluate(ANSWER)
+    page.evaluate("localStorage.clear()")  # Tests that answer begin anew.
     page.add_style_tag(
         content="* { animation: none !important; transition: none !important }"
     )

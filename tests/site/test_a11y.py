@@ -58,8 +58,14 @@ UNDO = """
     parent.insertBefore(line, next)
 }
 """
+# Unfolds what is folded, and folds that again.
 FOLD = """
-open => document.querySelectorAll("article details").forEach(d => d.open = open)
+open => document.querySelectorAll(
+  open ? "article details:not([open])" : "article details[data-folded]"
+).forEach(details => {
+  details.open = open
+  details.toggleAttribute("data-folded", open)
+})
 """
 RUN = """
 async ([include, options]) => {

@@ -172,7 +172,7 @@ def test_every_question_wrong_by_mouse_and_right_by_keyboard(
     expect(page.locator("article .quiz")).to_have_count(len(questions))
     for question in questions:
         submit = quiz_of(page, question).locator("button[type=submit]")
-        assert submit.is_disabled(), "submitting nothing is no answer"
+        expect(submit, "submitting nothing is no answer").to_be_disabled()
         wrong = wrong_answer(question)
         answer_by_mouse(quiz_of(page, question), question, wrong)
         judge(page, question, wrong, is_right=False)
