@@ -59,9 +59,7 @@ def _index(folder: str, name: str) -> str:
     if questions is None:
         raise PluginError(f"<!-- quiz:index {name} -->: there is no quiz on that page")
     rows = ["| Question | Level | Kind |", "|---|---|---|"]
-    for question in sorted(
-        questions, key=lambda q: LEVELS.index(q.level) if q.level in LEVELS else 0
-    ):
+    for question in sorted(questions, key=lambda q: (*LEVELS, q.level).index(q.level)):
         link = f"[{_bare(question)}]({name}#{question.name})"
         rows.append(f"| {link} | {question.level} | {question.kind} |")
     return "\n".join(rows)

@@ -36,6 +36,9 @@ __all__ = [
 
 
 # --8<-- [start:blocks]
+Skip = nn.Module | None  # None: the identity
+
+
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
 
@@ -50,9 +53,9 @@ class _Block(nn.Module):
         """Return what is added to the shortcut; x is left unchanged."""
         raise NotImplementedError
 
-    def _finish(self, downsample: nn.Module | None) -> None:
+    def _finish(self, downsample: Skip) -> None:
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = downsample  # None: the identity
+        self.downsample = downsample
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.branch(x)
@@ -66,10 +69,8 @@ class BasicBlock(_Block):
 
     expansion, last = 1, "bn2"
 
-    def __init__(
-        self, inputs: int, width: int, stride: int, downsample: nn.Module | None
-    ) -> None:
-        """Register the branch, then the shortcut: None stands for the identity."""
+    def __init__(self, inputs: int, width: int, stride: int, downsample: Skip) -> None:
+        """Register the branch, then the shortcut."""
         super().__init__()
         self.conv1, self.bn1 = _conv(inputs, width, 3, stride), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = _conv(width, width, 3), nn.BatchNorm2d(width)
@@ -87,10 +88,8 @@ class Bottleneck(_Block):
 
     expansion, last = 4, "bn3"
 
-    def __init__(
-        self, inputs: int, width: int, stride: int, downsample: nn.Module | None
-    ) -> None:
-        """Register the branch, then the shortcut: None stands for the identity."""
+    def __init__(self, inputs: int, width: int, stride: int, downsample: Skip) -> None:
+        """Register the branch, then the shortcut."""
         super().__init__()
         self.conv1, self.bn1 = _conv(inputs, width, 1), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = _conv(width, width, 3, stride), nn.BatchNorm2d(width)
@@ -125,7 +124,7 @@ def _stage(
     outputs, layers = width * block.expansion, []
     for _ in range(blocks):
         changes = stride != 1 or inputs != outputs
-        downsample: nn.Module | None = None
+        downsample: Skip = None
         if changes and option == "A":
             downsample = _Pad(outputs - inputs, stride)
         elif changes or option == "C":

@@ -861,6 +861,22 @@ FAILING = [
 # A page that says something which the engine does not accept.
 MISWRITTEN = [
     Fault(
+        "quiz_without_proof",
+        """
+        ## Which? { #q-which data-level="junior" data-kind="choice" }
+
+        <quiz>¶
+        Which?
+
+        - [ ] one
+        > It is two.
+        - [x] two
+        > Right: [counted](count.md#two).
+        </quiz>
+        """,
+        r"no block decides it: end the quiz with one that prints",
+    ),
+    Fault(
         "raises_anything",
         """
         <!--pytest.mark.raises(Exception, match="x")-->¶

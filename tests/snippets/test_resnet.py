@@ -1,6 +1,9 @@
 """ResNets: equality with torchvision and with functions, errors, tools and mutants."""
 
+import ast
 import copy
+import io
+import tokenize
 import types
 from collections.abc import Callable
 from functools import cache
@@ -464,6 +467,22 @@ def test_meta() -> None:
     for net in small():
         y = net.to("meta")(torch.empty(2, 3, 32, 32, device="meta"))
         assert (y.device.type, y.shape) == ("meta", (2, 10))
+
+
+def test_both_families_take_150_lines_of_code() -> None:
+    """Docstrings, comments and blank lines aside."""
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER}
+    layout |= {tokenize.INDENT, tokenize.DEDENT}
+    lines = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(SOURCE).readline)
+        if token.type not in layout
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    for node in ast.walk(ast.parse(SOURCE)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            lines -= set(range(node.lineno, (node.end_lineno or 0) + 1))
+    assert len(lines) <= 150, len(lines)
 
 
 # --- Mutants ------------------------------------------------------------------------
