@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,15 +34,26 @@ def notes() -> list[str]:
     return re.findall(r"^\d+\. +(\S+ \S+)", text.partition("## What")[0], re.MULTILINE)
 
 
+def open_note(page: Page, act: Callable[[], None]) -> Locator:
+    """Act until a note is open: a busy Material listens some time after it shows it."""
+    tip = page.locator(".md-tooltip--active")
+    for _ in range(5):
+        act()
+        page.wait_for_timeout(500)
+        if tip.count():
+            break
+    expect(tip).to_have_count(1)
+    return tip
+
+
 def test_notes_open_by_mouse(open_page: OpenPage) -> None:
     page = open_page(BLOCK).page
     marks = page.locator(".md-annotation")
     expect(marks).to_have_count(len(notes()))
     for number, words in enumerate(notes()):
         mark = marks.nth(number)
-        page.mouse.click(*centre(page, mark.locator(".md-annotation__index")))
-        tip = page.locator(".md-tooltip--active")
-        expect(tip).to_have_count(1)
+        index = mark.locator(".md-annotation__index")
+        tip = open_note(page, partial(page.mouse.click, *centre(page, index)))
         plain = " ".join(tip.inner_text().split())
         assert plain.startswith(re.sub(r"[`*\[\]]", "", words)), number
         page.mouse.click(720, 5)
@@ -51,13 +64,12 @@ def test_notes_open_by_keyboard_and_are_whole(open_page: OpenPage) -> None:
     page = open_page(BLOCK).page
     marks = page.locator(".md-annotation")
     marks.first.scroll_into_view_if_needed()
-    tip = page.locator(".md-tooltip--active")
-    for _ in range(5):  # On a busy machine Material listens only some time later.
+
+    def focus_first() -> None:
         marks.first.blur()
         marks.first.focus()
-        page.wait_for_timeout(500)
-        if tip.count():
-            break
+
+    tip = open_note(page, focus_first)
     for number, words in enumerate(notes()):
         if number:
             page.keyboard.press("Tab")
