@@ -149,7 +149,10 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
     def deck(found: re.Match[str]) -> str:
         shown = [c.shown_on(page.file.src_uri) for c in cards if c.deck == found[1]]
         if not shown:
-            raise PluginError(f"{page.file.src_uri}: no cards in {found[1]}: {DECKS}")
+            line = page.file.content_string.partition(found[0])[0].count("\n") + 1
+            place = f"docs/{page.file.src_uri}:{line}"
+            decks = ", ".join(DECKS)
+            raise PluginError(f"{place}: no cards in {found[1]!r}: use one of {decks}")
         return "\n\n".join(shown)
 
     return HERE.sub(deck, markdown)

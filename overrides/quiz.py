@@ -49,15 +49,17 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Turn the quiz plugin on where there is a quiz; list all questions."""
     if page.file.src_uri in asked:
         page.meta["quiz"] = {"enabled": True}
-    folder = posixpath.dirname(page.file.src_uri)
-    return INDEX.sub(lambda found: _index(folder, found[1]), markdown)
+    return INDEX.sub(lambda found: _index(page, found[0], found[1]), markdown)
 
 
-def _index(folder: str, name: str) -> str:
+def _index(page: Any, marker: str, name: str) -> str:
     """The questions of a page as a table, the easier ones first."""
+    folder = posixpath.dirname(page.file.src_uri)
     questions = asked.get(posixpath.normpath(posixpath.join(folder, name)))
     if questions is None:
-        raise PluginError(f"<!-- quiz:index {name} -->: there is no quiz on that page")
+        line = page.file.content_string.partition(marker)[0].count("\n") + 1
+        place = f"docs/{page.file.src_uri}:{line}"
+        raise PluginError(f"{place}: there is no quiz on {name}: correct the path")
     rows = ["| Question | Level | Kind |", "|---|---|---|"]
     for question in sorted(questions, key=lambda q: (*LEVELS, q.level).index(q.level)):
         link = f"[{_bare(question)}]({name}#{question.name})"

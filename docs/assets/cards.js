@@ -18,15 +18,14 @@ export async function start() {
   let deck = ""
 
   const kept = () => JSON.parse(localStorage[KEPT] || "{}")
-  const isDue = (card, progress, now) =>
-    new Date(progress[card.id]?.due ?? now) <= now
   const ofDeck = () => cards.filter((card) => !deck || card.dataset.deck === deck)
 
   function waiting() {
     const [progress, now] = [kept(), new Date()]
     const known = ofDeck().filter((card) => progress[card.id])
     const unknown = ofDeck().filter((card) => !progress[card.id])
-    return { due: known.filter((card) => isDue(card, progress, now)), known, unknown }
+    const due = known.filter((card) => new Date(progress[card.id].due) <= now)
+    return { due, known, unknown }
   }
 
   function overview(focus = false) {
@@ -46,7 +45,11 @@ export async function start() {
     const decks = ["", ...new Set(cards.map((card) => card.dataset.deck))]
     select.append(...decks.map((name) => new Option(name || "All", name)))
     select.value = deck
-    select.addEventListener("change", () => { deck = select.value; overview(); review.querySelector("select").focus() })
+    select.addEventListener("change", () => {
+      deck = select.value
+      overview()
+      review.querySelector("select").focus()
+    })
     label.append(select)
     review.replaceChildren(said, label, begin)
     if (known.length) {

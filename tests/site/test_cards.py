@@ -8,15 +8,20 @@ import re
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+from mkdocs.exceptions import PluginError
 from playwright.sync_api import Page, expect
+
+from overrides import cards as hook
 
 if TYPE_CHECKING:
     from tests.site.conftest import OpenPage
 
+ROOT = Path(__file__).resolve().parents[2]
 CARDS = "practice/cards/"
 NOW = datetime(2030, 5, 1, 9, 0)
 # Of dist/index.mjs in ts-fsrs 5.4.2 on npm.
@@ -58,7 +63,7 @@ def test_cards_are_many_and_lead_to_their_proof(
 ) -> None:
     page = open_page(CARDS).page
     cards = cards_on(page)
-    assert len(cards) >= 80
+    assert len(cards) > 200  # as the page's description says
     assert len({card["name"] for card in cards}) == len(cards)
     decks = [card["deck"] for card in cards]
     assert all(decks.count(deck) >= 20 for deck in set(decks)), decks
@@ -70,6 +75,20 @@ def test_cards_are_many_and_lead_to_their_proof(
         text = (site / link.path.lstrip("/") / "index.html").read_text("utf-8")
         assert link.fragment, card["name"]
         assert f'id="{link.fragment}"' in text, card["name"]
+
+
+def test_what_is_no_card_is_refused() -> None:
+    odd = '<div class="card" id="card-x"></div>'
+    file = SimpleNamespace(src_uri="cards.md", content_string="\n<!-- cards: None -->")
+    page = SimpleNamespace(file=file, url="cards/")
+    with pytest.raises(PluginError, match=r"cards\.md: a card has not the form"):
+        hook.on_page_content(odd, page=page, config=None, files=None)
+    config = SimpleNamespace(config_file_path=str(ROOT / "mkdocs.yml"))
+    files = SimpleNamespace(documentation_pages=list)
+    with pytest.raises(PluginError, match=r"docs/cards\.md:2: no cards in 'None'"):
+        hook.on_page_markdown(
+            file.content_string, page=page, config=config, files=files
+        )
 
 
 def test_cards_are_not_found_in_place_of_what_they_are_made_of(site: Path) -> None:

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from functools import partial
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from markdown import markdown
+from mkdocs.exceptions import PluginError
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from overrides import quiz as hook
 from proof.page import read
 from proof.quiz import CHOSEN, FILLED, LEVELS, Question
 from proof.settings import Settings
@@ -344,6 +347,15 @@ def test_progress_is_shown_exported_and_forgotten(look_at: OpenPage) -> None:
     expect(page.locator(".quiz-feedback:visible")).to_have_count(0)
 
 
+def test_a_list_of_a_page_without_a_quiz_is_refused() -> None:
+    text = "# Practice\n\n<!-- quiz:index nowhere.md -->"
+    page = SimpleNamespace(
+        file=SimpleNamespace(src_uri="practice/index.md", content_string=text)
+    )
+    with pytest.raises(PluginError, match=r"docs/practice/index\.md:3: .* nowhere\.md"):
+        hook.on_page_markdown(text, page=page)
+
+
 QUESTION = """
 ## {title} {{ #q-{name} data-level="junior" data-kind="choice" }}
 
@@ -397,6 +409,17 @@ def test_an_inserted_question_moves_no_answer(
             expect(status).to_contain_text(said)
         else:
             expect(status).to_be_hidden()
+
+
+@pytest.mark.parametrize("path", ["practice/siamese/", "practice/cards/"])
+def test_buttons_can_be_read_in_the_dark(look_at: OpenPage, path: str) -> None:
+    """Letters in the colour of their ground are no violation to axe."""
+    button = look_at(path, "dark").page.locator(".md-typeset .md-button:visible").first
+    expect(button).to_be_visible()
+    ink = button.evaluate("e => getComputedStyle(e).color")
+    ground = button.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    light = [sum(map(int, re.findall(r"\d+", said)[:3])) for said in (ink, ground)]
+    assert light[0] - light[1] > 300, (ink, ground)
 
 
 def test_the_timer_of_a_scenario(look_at: OpenPage) -> None:
