@@ -251,10 +251,14 @@ def server_without_search(serve: Callable[..., str], site: Path) -> str:
     return serve(site, _HandlerWithoutSearch)
 
 
+def _new_context(browser: Browser) -> BrowserContext:
+    return browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+
+
 @pytest.fixture(scope="session")
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """One profile for all pages that are only looked at: it keeps their assets."""
-    made = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    made = _new_context(browser)
     yield made
     made.close()
 
@@ -299,15 +303,17 @@ OpenPage = Callable[..., Opened]
 
 
 @pytest.fixture
-def open_page(context: BrowserContext, server: str) -> Iterator[OpenPage]:
-    """Open a page as somebody sees it who was never here."""
-    pages: list[Page] = []
+def open_page(browser: Browser, server: str) -> Iterator[OpenPage]:
+    """Open a page as somebody sees it who was never here.
+
+    Each test has its own profile: storage, permissions and clock belong to a profile.
+    """
+    context = _new_context(browser)
 
     def open_(
         path: str, scheme: Scheme = "light", width: int = 1440, base: str = server
     ) -> Opened:
         page = context.new_page()
-        pages.append(page)
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         page.set_viewport_size({"width": width, "height": HEIGHT[width]})
         opened = Opened(page, base, Document("", path))
@@ -315,9 +321,7 @@ def open_page(context: BrowserContext, server: str) -> Iterator[OpenPage]:
         return opened
 
     yield open_
-    for page in pages:
-        page.evaluate("localStorage.clear()")
-        page.close()
+    context.close()
 
 
 @pytest.fixture(scope="session")

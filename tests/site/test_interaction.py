@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,26 +32,15 @@ def notes() -> list[str]:
     return re.findall(r"^\d+\. +(\S+ \S+)", text.partition("## What")[0], re.MULTILINE)
 
 
-def open_note(page: Page, act: Callable[[], None]) -> Locator:
-    """Act until a note is open: a busy Material listens some time after it shows it."""
-    tip = page.locator(".md-tooltip--active")
-    for _ in range(5):
-        act()
-        page.wait_for_timeout(500)
-        if tip.count():
-            break
-    expect(tip).to_have_count(1)
-    return tip
-
-
 def test_notes_open_by_mouse(open_page: OpenPage) -> None:
     page = open_page(BLOCK).page
-    marks = page.locator(".md-annotation")
+    marks, tip = page.locator(".md-annotation"), page.locator(".md-tooltip--active")
     expect(marks).to_have_count(len(notes()))
     for number, words in enumerate(notes()):
         mark = marks.nth(number)
         index = mark.locator(".md-annotation__index")
-        tip = open_note(page, partial(page.mouse.click, *centre(page, index)))
+        page.mouse.click(*centre(page, index))
+        expect(tip).to_have_count(1)
         plain = " ".join(tip.inner_text().split())
         assert plain.startswith(re.sub(r"[`*\[\]]", "", words)), number
         page.mouse.click(720, 5)
@@ -62,14 +49,9 @@ def test_notes_open_by_mouse(open_page: OpenPage) -> None:
 
 def test_notes_open_by_keyboard_and_are_whole(open_page: OpenPage) -> None:
     page = open_page(BLOCK).page
-    marks = page.locator(".md-annotation")
+    marks, tip = page.locator(".md-annotation"), page.locator(".md-tooltip--active")
     marks.first.scroll_into_view_if_needed()
-
-    def focus_first() -> None:
-        marks.first.blur()
-        marks.first.focus()
-
-    tip = open_note(page, focus_first)
+    marks.first.focus()
     for number, words in enumerate(notes()):
         if number:
             page.keyboard.press("Tab")
