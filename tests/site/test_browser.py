@@ -1,7 +1,8 @@
-"""Which browser the tests use, and what they do without one."""
+"""Which browser the tests use, what they do without one, and how they share it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,3 +53,9 @@ def test_without_any_the_tests_skip_and_name_the_command(
 def test_without_any_ci_fails(choose_browser: Rule, tmp_path: Path) -> None:
     with pytest.raises(pytest.fail.Exception, match=INSTALL):
         choose_browser(nothing, tmp_path / "none", True)
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process")
+def test_tests_of_a_page_are_of_one_group(request: pytest.FixtureRequest) -> None:
+    # Where the two do not fit each other, pytest-xdist says nothing: pages load twice.
+    assert request.node.nodeid.endswith("@test_browser.py")
