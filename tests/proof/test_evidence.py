@@ -329,7 +329,7 @@ def test_stopped_run_loses_nothing(
 
 
 def test_interrupt_does_not_wait_for_the_time_limit(beside: dict[str, Beside]) -> None:
-    assert beside[str(signal.SIGINT)].seconds < 2
+    assert beside[str(signal.SIGINT)].seconds < 20  # The block sleeps for 60.
 
 
 def test_draft_of_a_killed_run_is_no_record(proved: Site) -> None:

@@ -28,7 +28,8 @@ known => {
   const seen = new Set(known)
   const found = []
   for (const element of document.querySelectorAll("body *")) {
-    if (![...element.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue
+    const hasText = [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim())
+    if (!hasText && !element.matches("input[type=text]")) continue
     if (!element.checkVisibility()) continue
     const style = getComputedStyle(element)
     const kind = [element.localName, style.color, style.fontSize, style.fontWeight]
@@ -67,11 +68,16 @@ open => document.querySelectorAll(
   details.toggleAttribute("data-folded", open)
 })
 """
+# Letters in the very colour of their ground are undecided for axe, which cannot tell
+# whether they are meant to be seen. Here all are.
 RUN = """
 async ([include, options]) => {
-  const {violations} = await axe.run(
-    include ? {include} : document, {resultTypes: ["violations"], ...options})
-  return violations.flatMap(rule => rule.nodes.map(node =>
+  const resultTypes = ["violations", "incomplete"]
+  const {violations, incomplete} = await axe.run(
+    include ? {include} : document, {resultTypes, ...options})
+  const isUnseen = node => node.any.some(({data}) => data?.messageKey === "equalRatio")
+  for (const rule of incomplete) rule.nodes = rule.nodes.filter(isUnseen)
+  return [...violations, ...incomplete].flatMap(rule => rule.nodes.map(node =>
     [rule.id, node.target.join(" "), node.failureSummary.replace(/\\s+/g, " ")]))
 }
 """
@@ -138,8 +144,9 @@ def test_the_test_notices(open_page: OpenPage) -> None:
     before = violations(opened, ["light"])
     opened.page.evaluate(
         "document.querySelector('article').innerHTML +="
-        '\'<p style="color: #bbb">faint</p><img src="/assets/logo.svg">\''
+        '\'<p style="color: #bbb">faint</p><img src="/assets/logo.svg">'
+        '<p style="color: red; background: red">unseen</p>\''
     )
     found = violations(opened, ["light"])
-    added = {violation[-3] for violation in found if violation not in before}
-    assert added == {"color-contrast", "image-alt"}
+    added = sorted(violation[-3] for violation in found if violation not in before)
+    assert added == ["color-contrast", "color-contrast", "image-alt"]

@@ -37,40 +37,41 @@ MARK = re.compile(r"#\s*\(\d+\)!?|^\s*(?:>>>|\.\.\.|\$|In \[)\s", re.MULTILINE)
 # Where something stands in memory or on the disk, which an error may name.
 PLACE = re.compile(r"0x[0-9a-f]+|\"?/[^\s\"]+\"?")
 
-# Unfold everything, press every button, and note what the page shows for its block.
-# The clipboard is emptied before each, so that a button that does nothing is seen.
+# Unfolds what is folded, and folds that again.
+UNFOLD = """
+() => {
+  window.folded = [...document.querySelectorAll("article details:not([open])")]
+  window.folded.forEach(details => details.open = true)
+}
+"""
+FOLD = "() => window.folded.forEach(details => details.open = false)"
+PRINTED = ".jp-OutputArea-output pre"  # of a notebook's cell
+# Press the buttons of a block, and note what the page shows for it. The clipboard is
+# emptied before, so that a button that does nothing is seen.
 PRESS = """
-async () => {
-  const folded = [...document.querySelectorAll("article details:not([open])")]
-  folded.forEach(details => details.open = true)
-  const shown = []
-  const printed = ".jp-OutputArea-output pre"  // of a notebook's cell
-  for (const code of document.querySelectorAll(`article pre > code, ${printed}`)) {
-    const pre = code.closest("pre")
-    const box = pre.closest("[class*=language-]")
-    const under = pre.nextElementSibling
-    const block = {
-      language: box ? box.className.match(/language-([\\w+-]+)/)[1] : "",
-      code: code.innerText,
-      isSetup: pre.closest(".proof details") !== null,
-      isOutput: pre.closest(`.proof-output, ${printed}`) !== null,
-      anchor: under && under.matches(".proof") ? under.id : "",
-      error: "",
-      buttons: 0,
-      copied: null,
-    }
-    if (block.anchor)
-      block.error = (under.querySelector(".proof-error") || {innerText: ""}).innerText
-    for (const button of pre.querySelectorAll("button[data-md-type=copy]")) {
-      block.buttons++
-      await navigator.clipboard.writeText("")
-      button.click()
-      block.copied = await navigator.clipboard.readText()
-    }
-    shown.push(block)
+async (code, printed) => {
+  const pre = code.closest("pre")
+  const box = pre.closest("[class*=language-]")
+  const under = pre.nextElementSibling
+  const block = {
+    language: box ? box.className.match(/language-([\\w+-]+)/)[1] : "",
+    code: code.innerText,
+    isSetup: pre.closest(".proof details") !== null,
+    isOutput: pre.closest(`.proof-output, ${printed}`) !== null,
+    anchor: under && under.matches(".proof") ? under.id : "",
+    error: "",
+    buttons: 0,
+    copied: null,
   }
-  folded.forEach(details => details.open = false)
-  return shown
+  if (block.anchor)
+    block.error = (under.querySelector(".proof-error") || {innerText: ""}).innerText
+  for (const button of pre.querySelectorAll("button[data-md-type=copy]")) {
+    block.buttons++
+    await navigator.clipboard.writeText("")
+    button.click()
+    block.copied = await navigator.clipboard.readText()
+  }
+  return block
 }
 """
 
@@ -90,7 +91,11 @@ class Shown:
 
 
 def press(opened: Opened) -> list[Shown]:
-    found: list[dict[str, Any]] = opened.page.evaluate(PRESS)
+    opened.page.evaluate(UNFOLD)
+    codes = opened.page.locator(f"article pre > code, {PRINTED}").element_handles()
+    # Each by itself: a page may copy for five seconds after something was done on it.
+    found: list[dict[str, Any]] = [code.evaluate(PRESS, PRINTED) for code in codes]
+    opened.page.evaluate(FOLD)
     return [Shown(**block) for block in found]
 
 
