@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,6 +47,17 @@ FLAGS = [
 REPOSITORY = "https://github.com/o/r"
 Scheme = Literal["light", "dark"]
 HEIGHT = {1440: 900, 390: 844}
+
+
+# Unfolds what is folded, and folds that again.
+FOLD = """
+open => document.querySelectorAll(
+  open ? "article details:not([open])" : "article details[data-folded]"
+).forEach(details => {
+  details.open = open
+  details.toggleAttribute("data-folded", open)
+})
+"""
 
 
 class Document(NamedTuple):
@@ -137,6 +149,15 @@ class Opened:
             "() => new Promise(done => requestAnimationFrame(() => "
             "requestAnimationFrame(done)))"
         )
+
+    @contextmanager
+    def unfolded(self) -> Iterator[None]:
+        """Unfold all that is folded, and fold it again at the end."""
+        self.page.evaluate(FOLD, True)
+        try:
+            yield
+        finally:
+            self.page.evaluate(FOLD, False)
 
 
 def _choose_browser(which: Callable[[str], str | None], own: Path, is_ci: bool) -> Path:
@@ -291,7 +312,7 @@ def shown(
     page.set_viewport_size({"width": 1440, "height": 900})
     opened.load()
     page.evaluate(ANSWER)
-    page.evaluate("localStorage.clear()")  # Tests that answer begin anew.
+    page.evaluate("localStorage.clear()")  # The next page begins anew.
     page.add_style_tag(
         content="* { animation: none !important; transition: none !important }"
     )

@@ -59,15 +59,6 @@ UNDO = """
     parent.insertBefore(line, next)
 }
 """
-# Unfolds what is folded, and folds that again.
-FOLD = """
-open => document.querySelectorAll(
-  open ? "article details:not([open])" : "article details[data-folded]"
-).forEach(details => {
-  details.open = open
-  details.toggleAttribute("data-folded", open)
-})
-"""
 # Letters in the very colour of their ground are undecided for axe, which cannot tell
 # whether they are meant to be seen. Here all are.
 RUN = """
@@ -101,9 +92,8 @@ def violations(
     page = opened.page
     if not page.evaluate("typeof axe !== 'undefined'"):
         page.evaluate(AXE)
-    page.evaluate(FOLD, True)
     found = []
-    try:
+    with opened.unfolded():
         for scheme in schemes:
             opened.look(scheme)
             judged = known[scheme] if known else set()
@@ -116,9 +106,7 @@ def violations(
                 others = {"rules": {rule: {"enabled": False} for rule in COLOURS}}
                 found += page.evaluate(RUN, [None, others])
             page.evaluate(UNDO)
-    finally:
-        page.evaluate(FOLD, False)
-        opened.look()
+    opened.look()
     return found
 
 

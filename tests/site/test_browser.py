@@ -55,7 +55,7 @@ def test_without_any_ci_fails(choose_browser: Rule, tmp_path: Path) -> None:
         choose_browser(nothing, tmp_path / "none", True)
 
 
-@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process")
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="needs workers")
 def test_tests_of_a_page_are_of_one_group(request: pytest.FixtureRequest) -> None:
     # Where the two do not fit each other, pytest-xdist says nothing: pages load twice.
     assert request.node.nodeid.endswith("@test_browser.py")

@@ -411,17 +411,6 @@ def test_an_inserted_question_moves_no_answer(
             expect(status).to_be_hidden()
 
 
-@pytest.mark.parametrize("path", ["practice/siamese/", "practice/cards/"])
-def test_buttons_can_be_read_in_the_dark(look_at: OpenPage, path: str) -> None:
-    """Letters in the colour of their ground are no violation to axe."""
-    button = look_at(path, "dark").page.locator(".md-typeset .md-button:visible").first
-    expect(button).to_be_visible()
-    ink = button.evaluate("e => getComputedStyle(e).color")
-    ground = button.evaluate("() => getComputedStyle(document.body).backgroundColor")
-    light = [sum(map(int, re.findall(r"\d+", said)[:3])) for said in (ink, ground)]
-    assert light[0] - light[1] > 300, (ink, ground)
-
-
 def test_the_timer_of_a_scenario(look_at: OpenPage) -> None:
     opened = look_at("practice/siamese/")
     page = opened.page
